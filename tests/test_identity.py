@@ -1,0 +1,129 @@
+"""clip, phi and klip with one seed end training with the same bytes."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from helpers import SHORT, SURROGATES, THREE, run_all
+
+HOPPER = (*SHORT, "--total-timesteps", "4096")
+FOUR_ENVS = ("--num-envs", "4", "--num-steps", "64")
+CARTPOLE = ("--total-timesteps", "5120", "--learning-rate", "3e-3")
+CASES = {
+    "eager, 1 environment": ("continuous", THREE, (*HOPPER, "--no-compile")),
+    "eager, 4 environments": ("continuous", THREE, (*HOPPER, *FOUR_ENVS, "--no-compile")),
+    "compiled, 1 environment": ("continuous", THREE, HOPPER),
+    "compiled, 4 environments": ("continuous", THREE, (*HOPPER, *FOUR_ENVS)),
+    "cartpole, eager": ("cartpole", THREE[:2], CARTPOLE),
+    "cartpole, compiled": ("cartpole", THREE[:2], (*CARTPOLE, "--compile")),
+}
+SEEDED = ("eager, 1 environment", "compiled, 1 environment", "cartpole, eager")
+
+
+def commands():
+    runs = {}
+    for case, (task, forms, arguments) in CASES.items():
+        for form in forms:
+            runs[f"{form} {case}"] = (f"ppo_{form}_{task}", *arguments)
+    for case in SEEDED:
+        runs[f"clip {case} again"] = runs[f"clip {case}"]
+        runs[f"clip {case} other seed"] = (*runs[f"clip {case}"], "--seed", "1")
+    return runs
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return run_all(tmp_path_factory.mktemp("identity"), commands())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_forms_end_with_the_same_bytes(runs, case):
+    hashes = {form: runs[f"{form} {case}"].result["params_sha256"] for form in CASES[case][1]}
+    assert len(set(hashes.values())) == 1, hashes
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_forms_were_put_to_the_test(runs, case):
+    """The identity is empty unless samples were killed, and easier unless episodes ended."""
+    for form in CASES[case][1]:
+        run = runs[f"{form} {case}"]
+        assert np.mean(run.values("partition/kill")) > 0.01
+        assert max(run.values("beta/p99") + [-beta for beta in run.values("beta/p01")]) > 0
+        assert len(run.values("charts/episodic_return")) > 10
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_forms_see_the_same_episodes_and_partition(runs, case):
+    first, *others = [runs[f"{form} {case}"].scalars for form in CASES[case][1]]
+    for other in others:
+        for tag in first:
+            if tag.startswith(("charts/episodic", "partition/", "beta/", "losses/value")):
+                assert first[tag] == other[tag], tag
+
+
+@pytest.mark.parametrize("case", SEEDED)
+def test_one_seed_gives_one_hash(runs, case):
+    assert runs[f"clip {case}"].result["params_sha256"] == runs[f"clip {case} again"].result["params_sha256"]
+
+
+@pytest.mark.parametrize("case", SEEDED)
+def test_another_seed_gives_another_hash(runs, case):
+    assert runs[f"clip {case}"].result["params_sha256"] != runs[f"clip {case} other seed"].result["params_sha256"]
+
+
+def float32_ties(agent, obs, actions, rng, count, edge, away):
+    """(indices, old_logprob, advantages) of count samples whose float32 ratio w is the float32 next to edge, outside
+    the band, and whose advantage Â makes w Â and edge Â one and the same float32."""
+    with torch.no_grad():
+        new_logprob = agent(obs, actions)[0].numpy()
+    outside, edge = np.nextafter(np.float32(edge), np.float32(away)), np.float32(edge)
+    found = []
+    for i in rng.permutation(len(new_logprob)):
+        near = np.float32(new_logprob[i] - np.log(np.float64(outside)))
+        for old in (np.nextafter(near, np.float32(-np.inf)), near, np.nextafter(near, np.float32(np.inf))):
+            if (torch.tensor(new_logprob[i]) - torch.tensor(old)).exp().item() == outside:
+                advantages = rng.normal(size=100).astype(np.float32)
+                advantages = advantages[(outside * advantages == edge * advantages) & (advantages * (away - edge) > 0)]
+                found += [(i, old, advantages[0])] if len(advantages) else []
+                break
+        if len(found) == count:
+            return (np.array(x) for x in zip(*found))
+    raise AssertionError("no ties found")
+
+
+@pytest.mark.parametrize("task", ["continuous", "cartpole"])
+def test_the_forms_agree_where_float32_ties(task):
+    """One rounding step outside the band w Â = clip(w) Â in float32: min then halves the gradient which the other forms
+    set to 0. update computes the objective in float64, where this does not happen."""
+    modules = [importlib.import_module(script) for script in SURROGATES if script.endswith(task)]
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    agent = modules[0].Agent(3, 2)
+    obs = torch.randn(4096, 3)
+    actions = torch.randn(4096, 2) if task == "continuous" else torch.randint(2, (4096,))
+    above, below = (float32_ties(agent, obs, actions, rng, 32, *edge) for edge in ((1.2, 2.0), (0.8, 0.0)))
+    index, old_logprob, advantages = (torch.as_tensor(np.concatenate(pair)) for pair in zip(above, below))
+    obs, actions = obs[index], actions[index]
+
+    def gradient(module, dtype):
+        """The surrogate's gradient with respect to the 64 log-probabilities."""
+        new_logprob = agent(obs, actions)[0].detach().to(dtype).requires_grad_()
+        objective = module.surrogate(new_logprob, old_logprob.to(dtype), advantages.to(dtype), 0.2)
+        return torch.autograd.grad(objective.sum(), new_logprob)[0]
+
+    single, double = ([gradient(module, dtype) for module in modules] for dtype in (torch.float32, torch.float64))
+    assert (single[0] != single[1]).all(), "not ties: this test shows nothing"
+    assert all(torch.equal(double[0], other) for other in double[1:])
+
+    args = modules[0].Args()
+    minibatch = (obs, actions, old_logprob, advantages, torch.randn(64), torch.randn(64))
+    parameters = []
+    for module in modules:
+        torch.manual_seed(0)
+        trained = module.Agent(3, 2)
+        adam = (*([torch.zeros_like(p) for p in trained.parameters()] for _ in range(2)), torch.zeros((), dtype=torch.float64))
+        for _ in range(3):
+            module.update(trained, adam, torch.tensor(3e-4, dtype=torch.float64), args, minibatch)
+        parameters.append(torch.cat([p.flatten() for p in trained.parameters()]))
+    assert all(torch.equal(parameters[0], other) for other in parameters[1:])
