@@ -163,29 +163,29 @@ def make_env(args, video_folder=None):
     env = gym.make(args.env_id, render_mode="rgb_array" if video_folder else None)
     if video_folder:
         env = gym.wrappers.RecordVideo(env, video_folder, disable_logger=True)
-    return DropInfo(env if len(env.observation_space.shape or (1,)) == 1 else gym.wrappers.FlattenObservation(env))
+    return DropInfo(env if len(env.observation_space.shape) == 1 else gym.wrappers.FlattenObservation(env))
 
 
 def make_envs(args, video_folder):
     """The environments, reset within the step that ends an episode; the first records videos if there is a folder."""
     if video_folder and sys.platform == "linux" and "DISPLAY" not in os.environ:
         os.environ.setdefault("MUJOCO_GL", "egl")
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
         env = gym.make(args.env_id, render_mode="rgb_array" if video_folder else None)
+        if video_folder:
+            env.reset()
+            env.render()
     except (gym.error.Error, ImportError) as error:
         fail(f"--env-id {args.env_id}: {error}")
+    except Exception as error:  # noqa: BLE001 (every environment and renderer has errors of its own)
+        remedy = "set MUJOCO_GL to egl or osmesa, or leave --capture-video out" if video_folder else "another --env-id?"
+        fail(f"--env-id {args.env_id} cannot be made or rendered ({error!r}): {remedy}")
+    env.close()
     if not isinstance(env.observation_space, gym.spaces.Box) or len(env.observation_space.shape) > 2:
         fail(f"--env-id {args.env_id}: observations must be vectors (a Box); these are {env.observation_space}")
     if not isinstance(env.action_space, gym.spaces.Box):
         fail(f"--env-id {args.env_id}: actions must be a Box, not {env.action_space}; try ppo_clip_cartpole.py")
-    try:
-        if video_folder:
-            env.reset()
-            env.render()
-            make_env(args, video_folder).close()
-    except Exception as error:  # noqa: BLE001 (every renderer has errors of its own)
-        fail(f"--capture-video: cannot render ({error!r}); set MUJOCO_GL to egl or osmesa, or leave --capture-video out")
-    env.close()
     makers = [lambda i=i: make_env(args, None if i else video_folder) for i in range(args.num_envs)]
     return gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
 
@@ -319,7 +319,7 @@ def check(args):
         ("gamma gae_lambda", lambda x: 0 <= x <= 1, "within [0, 1]"),
         ("clip_coef", lambda x: 0 < x < 1, "within (0, 1)"),
         ("total_timesteps", lambda x: x >= batch_size, f"at least num_envs * num_steps = {batch_size}, one rollout"),
-        ("cuda", lambda x: not x or torch.cuda.is_available(), "left out here, where torch finds no GPU,"),
+        ("cuda", lambda x: not x or torch.cuda.is_available(), "left out where torch finds no GPU"),
     ):
         for name in names.split():
             value = getattr(args, name)
@@ -327,12 +327,12 @@ def check(args):
                 fail(f"--{name.replace('_', '-')} must be {remedy}, not {value}")
     if batch_size % args.num_minibatches:
         fail(f"--num-minibatches must divide num_envs * num_steps = {batch_size}, as {args.num_minibatches} does not")
-    run_name = args.run_name or f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}"
-    folder = Path("runs", run_name)
+    run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}"
+    folder = Path("runs", run_name if args.run_name is None else args.run_name)
     if Path("runs").resolve() not in folder.resolve().parents:
-        fail(f"--run-name must name a folder inside runs/, not {run_name}")
+        fail(f"--run-name must name a folder inside runs/, not {folder}")
     if folder.exists():
-        fail(f"--run-name {run_name} exists in runs/: choose another name, or move that run away")
+        fail(f"--run-name: {folder} exists; choose another name, or move that run away")
     return folder
 
 
@@ -376,7 +376,7 @@ def train(args):
         try:
             wandb.init(**where, group=args.exp_name, job_type=args.env_id, config=asdict(args), sync_tensorboard=True)
         except wandb.Error as error:
-            fail(f"--track: {error} Log in with `wandb login`, or go offline with WANDB_MODE=offline")
+            fail(f"--track: {error} (to track offline, set WANDB_MODE=offline)")
     folder.mkdir(parents=True)
     writer = SummaryWriter(folder)
     table = "\n".join(f"|{name}|{value}|" for name, value in asdict(args).items())
@@ -512,6 +512,7 @@ def train(args):
             writer.add_scalar("eval/episodic_return", value, episode)
     writer.close()
     if args.track:
+        wandb.summary.update(result)
         wandb.finish()
     (folder / "result.json.partial").write_text(json.dumps(result, indent=2))
     os.replace(folder / "result.json.partial", folder / "result.json")
