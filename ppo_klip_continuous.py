@@ -84,7 +84,7 @@ class Args:
     gae_lambda: float = 0.95
     """the λ of generalised advantage estimation"""
     num_minibatches: int = 32
-    """the number of minibatches per epoch (the bit identity needs a power-of-two minibatch)"""
+    """the number of minibatches per epoch (a minibatch of 2^k samples makes the bit identity certain)"""
     update_epochs: int = 10
     """the number of epochs per rollout"""
     norm_adv: Literal["rollout", "minibatch", "none"] = "rollout"
