@@ -1,0 +1,120 @@
+"""Collects the runs and draws every picture and table from them:
+
+    python plots/make.py                                      # from runs/
+    python plots/make.py --wandb-entity me --wandb-project-name klip-ppo
+    python plots/make.py --redraw                             # from plots/results alone
+
+The data set goes to plots/results (see collect.py), pictures and tables to plots. Runs are compared within a task only if
+all their arguments agree; of several settings the pictures show the one with the most steps, then the most runs, then the
+fewest departures from the scripts' defaults, and what is left out is named. Each picture as PNG and SVG.
+"""
+
+import io
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = "1"
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # the theory sheet is drawn from the scripts
+
+import collect
+import figures
+import stats
+import tyro
+
+
+@dataclass
+class Args:
+    runs_dir: Path = Path("runs")
+    """the folder below which the runs are"""
+    out: Path = HERE
+    """the folder for pictures and tables, and in its results/ the data set"""
+    redraw: bool = False
+    """if toggled, draw from the data set in `out`/results without looking for runs"""
+    wandb_entity: str | None = None
+    """read the runs from this W&B entity (team) instead"""
+    wandb_project_name: str | None = None
+    """read the runs from this W&B project instead (klip-ppo if only the entity is given)"""
+
+
+def fail(message, code=2):
+    """Ends the program with one line on standard error."""
+    print("error:", *message.split(), file=sys.stderr)
+    sys.exit(code)
+
+
+def update(args):
+    """Brings the data set up to date; returns the number of runs in it, and a line for each that was left out."""
+    results = args.out / "results"
+    if args.wandb_entity or args.wandb_project_name:
+        import wandb
+
+        project = args.wandb_project_name or "klip-ppo"
+        try:
+            return collect.collect(collect.from_wandb(args.wandb_entity, project), results)
+        except (wandb.Error, ValueError) as error:
+            fail(f"--wandb-project-name {project}: {error} Log in with `wandb login`, or check the two names")
+    if not args.runs_dir.is_dir():
+        fail(f"--runs-dir {args.runs_dir} is no folder: train first (./benchmark.sh quick), or name the folder of your runs")
+    return collect.collect(collect.from_folders(args.runs_dir), results)
+
+
+def save(figure, out, name):
+    """Writes a figure as PNG and SVG, of the same bytes for the same data; without a figure removes what is there."""
+    for kind, metadata in {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.items():
+        path = out / f"{name}.{kind}"
+        if figure is None:
+            path.unlink(missing_ok=True)
+            continue
+        data = io.BytesIO()
+        figure.savefig(data, format=kind, metadata=metadata)
+        collect.write(path, data.getvalue())
+
+
+def main(args):
+    if not args.redraw:
+        count, left_out = update(args)
+        for line in left_out:
+            print(f"left out: {line}", file=sys.stderr)
+        if not count:
+            fail("no complete run there: train first, for example with ./benchmark.sh quick")
+    try:
+        every_run, curves = collect.load(args.out / "results")
+    except FileNotFoundError as error:
+        fail(f"--redraw: there is no {error.filename}; leave --redraw out to make it from your runs")
+    runs, every_run, notes = stats.select(every_run)
+    curves = curves[curves["run"].isin(runs["run"])]
+    for line in notes:
+        print(f"not in the pictures: {line}", file=sys.stderr)
+    pictures = {
+        "overview": figures.overview(runs, curves),
+        "learning_curves": figures.learning_curves(runs, curves),
+        "identity": figures.identity(runs, curves),
+        "partition": figures.partition(runs, curves),
+        "beta": figures.beta(runs, curves),
+        "aggregate": figures.aggregate(runs),
+        "knobs": figures.knobs(runs, every_run),
+        "theory": figures.theory_sheet(),
+    }
+    for name, figure in pictures.items():
+        save(figure, args.out, name)
+    table = stats.final_returns(runs)
+    collect.write(args.out / "final_return.md", stats.markdown(table).encode())
+    collect.write(args.out / "final_return.tex", stats.latex(table).encode())
+    print(stats.markdown(table))
+    for task in stats.in_order(runs["env_id"], stats.TASKS):
+        steps = runs.loc[runs["env_id"] == task, "steps"].iloc[0]
+        print(f"{task}: {steps:,} steps, {figures.seeds(runs, task)}")
+    print(f"Pictures: {', '.join(f'{args.out}/{name}.png' for name, figure in pictures.items() if figure)}")
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Args))
+    except KeyboardInterrupt:
+        fail("interrupted", code=130)
+    except OSError as error:
+        fail(f"{error}: if the disk is full or read-only, make room or name another folder with --out")
