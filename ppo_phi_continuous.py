@@ -7,8 +7,8 @@ Maximises, per sample, with the ratio w = π_new(a|s) / π_old(a|s) and the adva
 
 a penalty on how far the ratio overshoots the band [1-ε, 1+ε].
 
-Theorem 2 (arXiv 2606.23932): it equals min(w Â, clip(w, 1-ε, 1+ε) Â), the objective of PPO-Clip. With
-one seed, ppo_clip, ppo_phi and ppo_klip end training with the same parameters, bit for bit (params_sha256).
+Theorem 2 (arXiv 2606.23932): it equals min(w Â, clip(w, 1-ε, 1+ε) Â), the objective of PPO-Clip. With one seed,
+ppo_clip, ppo_phi and ppo_klip end training with the same parameters, bit for bit (params_sha256).
 
     python ppo_phi_continuous.py --env-id HalfCheetah-v4 --seed 0
     diff ppo_clip_continuous.py ppo_phi_continuous.py
