@@ -1,10 +1,12 @@
-"""Makes the scripts importable from wherever pytest is started, and quiet as they are when run by themselves."""
+"""Makes the scripts importable from wherever pytest is started, quiet and on one thread as when run by themselves."""
 
 import sys
 
+import torch
 from helpers import ROOT
 
 sys.path.insert(0, str(ROOT))
+torch.set_num_threads(1)
 
 
 def pytest_configure(config):
