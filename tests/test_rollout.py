@@ -1,0 +1,203 @@
+"""What the training loop makes of episodes that end: run for real on an environment whose transitions are known.
+
+train() runs unchanged, in this process; what it hands to the agent, to gae and to update is copied on the way.
+"""
+
+import copy
+import importlib
+from types import SimpleNamespace
+
+import countdown_env
+import numpy as np
+import pytest
+import references
+import torch
+from helpers import SCRIPTS, Run
+
+SEED, STEPS, ITERATIONS, EPOCHS = 6, 5, 10, 2
+GAMMA, LAMBDA = 0.9, 0.8
+
+
+def observe(script, envs, folder, monkeypatch):
+    """Trains in folder. Returns what each rollout handed on, the actions that the environments got, and the Run."""
+    module, rollouts, latest = importlib.import_module(script), [], SimpleNamespace()
+    original_gae, original_update = module.gae, module.update
+
+    class Agent(module.Agent):
+        def forward(self, obs, actions):
+            if not torch.is_grad_enabled():
+                latest.agent, latest.obs, latest.actions = self, obs.numpy(), actions.numpy()
+            return super().forward(obs, actions)
+
+    def gae(rewards, values, next_values, *others):
+        rollout = SimpleNamespace(**vars(latest), rewards=rewards, values=values, next_values=next_values, minibatches=[])
+        rollouts.append(copy.deepcopy(rollout))
+        return original_gae(rewards, values, next_values, *others)
+
+    def update(agent, adam, learning_rate, args, minibatch, *others):
+        rollouts[-1].minibatches.append([x.numpy().copy() for x in minibatch])
+        return original_update(agent, adam, learning_rate, args, minibatch, *others)
+
+    for name, value in (("Agent", Agent), ("gae", gae), ("update", update)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.chdir(folder)
+    countdown_env.received.clear()
+    module.train(
+        module.Args(
+            env_id=f"countdown_env:Countdown{'Discrete' * ('cartpole' in script)}-v0",
+            seed=SEED,
+            num_envs=envs,
+            num_steps=STEPS,
+            total_timesteps=ITERATIONS * STEPS * envs,
+            num_minibatches=envs,
+            update_epochs=EPOCHS,
+            gamma=GAMMA,
+            gae_lambda=LAMBDA,
+            norm_adv="none",
+            compile=False,
+            learning_rate=0.01,  # moves the values, so that one of another state or rollout is far off
+        )
+    )
+    return rollouts, list(countdown_env.received), Run(folder, 0, "", "")
+
+
+def transitions(envs):
+    """What must happen, step by step: raw (T, n, ...) observations, where each step led, its reward and its ends."""
+    steps = ITERATIONS * STEPS
+    world = SimpleNamespace(obs=np.zeros((steps, envs, 3)), led_to=np.zeros((steps, envs, 3)), episodes=[])
+    world.rewards, world.terminations, world.truncations = np.zeros((steps, envs)), *np.zeros((2, steps, envs), bool)
+    for i in range(envs):
+        who, episode, step, start = SEED + i, 0, 0, 0
+        for t in range(steps):
+            world.obs[t, i] = who, episode, step
+            world.rewards[t, i] = countdown_env.reward(who, episode, step)
+            world.led_to[t, i] = who, episode, step + 1  # at an end: the final observation
+            step += 1
+            if step == countdown_env.length(who, episode):
+                world.terminations[t, i], world.truncations[t, i] = countdown_env.ends(episode)
+                world.episodes.append((t, world.rewards[start : t + 1, i].sum(), step))
+                episode, step, start = episode + 1, 0, t + 1
+    return world
+
+
+def as_seen(world, script):
+    """The agent's (T, n, 3) view of obs and led_to: raw, or normalised by all observations up to then.
+
+    A final observation is not counted, and is normalised by the statistics of the step that led to it; any other is
+    counted before it is normalised.
+    """
+    if "cartpole" in script:
+        return world.obs, world.led_to
+    obs, led_to = np.zeros_like(world.obs), np.zeros_like(world.obs)
+    done = world.terminations | world.truncations
+    for t in range(len(obs)):
+        seen = world.obs[: t + 1].reshape(-1, 3)
+        obs[t] = references.normalised(world.obs[t], seen)
+        # The observations after step t: of the next episode where one ended.
+        after = np.where(done[t][:, None], world.obs[min(t + 1, len(obs) - 1)], world.led_to[t])
+        counted = np.concatenate([seen, after])
+        for i in range(obs.shape[1]):
+            led_to[t, i] = references.normalised(world.led_to[t, i], seen if done[t, i] else counted)
+    return obs, led_to
+
+
+@pytest.fixture(scope="module", params=[(script, envs) for script in SCRIPTS for envs in (1, 3)], ids=str)
+def observed(request, tmp_path_factory):
+    script, envs = request.param
+    world = transitions(envs)
+    done = world.terminations | world.truncations
+    world.seen, world.seen_led_to = as_seen(world, script)
+    world.scaled = world.rewards if "cartpole" in script else references.scaled_rewards(world.rewards, done, GAMMA)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folder = tmp_path_factory.mktemp("rollout")
+        rollouts, received, run = observe(script, envs, folder, monkeypatch)
+    slices = [slice(iteration * STEPS, (iteration + 1) * STEPS) for iteration in range(ITERATIONS)]
+    assert len(rollouts) == ITERATIONS
+    return SimpleNamespace(**locals())
+
+
+def value(rollout, seen):
+    """What the rollout's critic says of observations (..., 3)."""
+    with torch.no_grad():
+        return rollout.agent.critic(torch.as_tensor(seen, dtype=torch.float32))[..., 0].numpy()
+
+
+def test_every_kind_of_end_came_up(observed):
+    world = observed.world
+    kinds = {(bool(a), bool(b)) for a, b in zip(world.terminations.ravel(), world.truncations.ravel())}
+    assert kinds == {(False, False), (True, False), (False, True), (True, True)}
+    at_boundary = observed.done[STEPS - 1 :: STEPS]
+    assert at_boundary.any() and not at_boundary.all()
+
+
+def test_the_agent_sees_each_observation_and_after_an_end_the_next_episodes_first(observed):
+    for now, rollout in zip(observed.slices, observed.rollouts):
+        expected = observed.world.seen[now]
+        np.testing.assert_allclose(rollout.obs.reshape(expected.shape), expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(rollout.rewards, observed.world.scaled[now], rtol=1e-6)
+
+
+def test_bootstraps_are_from_the_state_that_a_step_led_to(observed):
+    """Also at a truncation, where that is the final observation, and at the rollout's boundary."""
+    distances = []
+    for now, rollout in zip(observed.slices, observed.rollouts):
+        expected, going_on = value(rollout, observed.world.seen_led_to[now]), ~observed.world.terminations[now]
+        np.testing.assert_allclose(rollout.values, value(rollout, observed.world.seen[now]), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(rollout.next_values[going_on], expected[going_on], rtol=1e-4, atol=1e-4)
+        # Were it the value of the next episode's first observation, it would be this far off.
+        truncated = observed.done[now][:-1] & going_on[:-1]
+        distances += list(np.abs(expected[:-1] - rollout.values[1:])[truncated])
+    assert np.median(distances) > 5e-3
+
+
+def test_each_epoch_uses_each_sample_once_with_what_belongs_to_it(observed):
+    """Observation, action, log-probability, advantage (nothing bootstrapped at a termination), return and value."""
+    world, envs = observed.world, observed.envs
+    for now, rollout in zip(observed.slices, observed.rollouts):
+        ends = world.terminations[now], world.truncations[now]
+        values, next_values = value(rollout, world.seen[now]), value(rollout, world.seen_led_to[now])
+        advantages = references.advantages(world.scaled[now], values, next_values, *ends, GAMMA, LAMBDA)
+        with torch.no_grad():
+            logprobs = rollout.agent(torch.as_tensor(rollout.obs), torch.as_tensor(rollout.actions))[0].numpy()
+        returns = advantages + values
+        expected = [rollout.obs, rollout.actions, logprobs, advantages.ravel(), returns.ravel(), values.ravel()]
+        position = {row.tobytes(): at for at, row in enumerate(rollout.obs)}
+        assert len(position) == STEPS * envs
+        assert len(rollout.minibatches) == EPOCHS * envs
+        for epoch in range(EPOCHS):
+            used = []
+            for minibatch in rollout.minibatches[epoch * envs : (epoch + 1) * envs]:
+                at = [position[row.tobytes()] for row in minibatch[0]]
+                for got, wanted in zip(minibatch, expected):
+                    np.testing.assert_allclose(got, wanted[at], rtol=1e-3, atol=1e-3)
+                used += at
+            assert sorted(used) == list(range(STEPS * envs))
+
+
+def test_the_environment_gets_the_action_and_the_agent_keeps_its_own(observed):
+    """Clipped to the box in the environment, unclipped in the buffer; counted from the space's start, and from 0."""
+    actions = np.concatenate([rollout.actions for rollout in observed.rollouts])
+    when = [(who, episode, step) for who, episode, step, _ in observed.received]
+    assert when == [tuple(obs) for obs in observed.world.obs.reshape(-1, 3)]
+    got = np.array([action for *_, action in observed.received])
+    if "cartpole" in observed.script:
+        assert set(actions) == {0, 1, 2}
+        np.testing.assert_array_equal(got, 5 + actions)
+    else:
+        np.testing.assert_array_equal(got, np.clip(actions, [-0.5, -2.0], [0.5, 0.1]).astype(np.float32))
+        assert (got != actions).any(0).all()
+        assert (got == actions).any(0).all()
+
+
+def test_the_raw_returns_and_lengths_of_ended_episodes_are_logged(observed):
+    steps, returns, lengths = [], [], []
+    for iteration in range(ITERATIONS):
+        ended = [episode for episode in observed.world.episodes if episode[0] // STEPS == iteration]
+        if ended:
+            steps.append((iteration + 1) * STEPS * observed.envs)
+            returns.append(np.mean([episode[1] for episode in ended]))
+            lengths.append(np.mean([episode[2] for episode in ended]))
+    for tag, expected in (("charts/episodic_return", returns), ("charts/episodic_length", lengths)):
+        assert [step for step, _ in observed.run.scalars[tag]] == steps
+        assert observed.run.values(tag) == pytest.approx(expected, rel=1e-6)
+    assert observed.run.result["final_return"] == pytest.approx(returns[-1], rel=1e-12)
