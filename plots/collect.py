@@ -30,6 +30,10 @@ CURVE_COLUMNS = ["run", "env_id", "variant", "seed", "global_step", *TAGS.values
 NOT_SETTINGS = ["seed", "env_id", "run_name", "track", "wandb_project_name", "wandb_entity", "capture_video", "save_model"]
 
 
+class LogError(Exception):
+    """A run that cannot be used, and why."""
+
+
 def write(path, data):
     """Writes bytes to a file, all or nothing."""
     partial = path.with_name(path.name + ".partial")
@@ -48,7 +52,7 @@ def from_folders(runs_dir):
 
 def read_folder(folder):
     if not (folder / "result.json").exists():
-        raise ValueError("no result.json: still running, or stopped")
+        raise LogError("no result.json: still running, or stopped")
     return json.loads((folder / "result.json").read_text()), event_rows(folder)
 
 
@@ -73,7 +77,7 @@ def from_wandb(entity, project):
 def read_wandb(run):
     result = run.summary_metrics  # a script puts result.json into it when it ends
     if "params_sha256" not in result:
-        raise ValueError(f"no result in its summary ({run.state})")
+        raise LogError(f"no result in its W&B summary ({run.state})")
     return result, wandb_rows(run)
 
 
@@ -113,10 +117,10 @@ def run_curve(log, row):
     batch_size = args["num_envs"] * args["num_steps"]
     expected = range(batch_size, args["total_timesteps"] + 1, batch_size)
     if list(iterations) != list(expected):
-        raise ValueError(f"its log holds {len(iterations)} of {len(expected)} iterations")
+        raise LogError(f"its log holds {len(iterations)} of {len(expected)} iterations")
     curve = pd.DataFrame.from_dict(iterations, orient="index", columns=TAGS.values()).astype(np.float32)
     if curve.drop(columns="episodic_return").isna().any(axis=None):  # no episode may end in an iteration
-        raise ValueError("its log lacks a tag in some iterations")
+        raise LogError("its log lacks a tag in some iterations")
     curve = curve.rename_axis("global_step").reset_index()
     return curve.assign(**{name: row[name] for name in CURVE_COLUMNS[:4]})[CURVE_COLUMNS]
 
@@ -125,7 +129,7 @@ def load(results):
     """runs.csv, as text, and curves.csv.gz."""
     dtypes = dict.fromkeys(TAGS.values(), np.float32) | {"run": str, "env_id": str, "variant": str}
     runs = pd.read_csv(results / "runs.csv", dtype=str, keep_default_na=False)[RUN_COLUMNS]
-    curves = pd.read_csv(results / "curves.csv.gz", dtype=dtypes, float_precision="round_trip")[CURVE_COLUMNS]
+    curves = pd.read_csv(results / "curves.csv.gz", dtype=dtypes)[CURVE_COLUMNS]
     return runs, curves
 
 
@@ -154,10 +158,10 @@ def collect(found, results):
             if row != known_row:
                 curve, new = run_curve(log, row), new + 1
             collected[name] = row, curve
-        except KeyError as error:
-            left_out.append(f"{name}: {error} is missing in its result")
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, LogError) as error:
             left_out.append(f"{name}: {error}")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            left_out.append(f"{name}: its result is broken ({type(error).__name__}: {error})")
     if collected:
         def place(collected_run):
             row, _ = collected_run

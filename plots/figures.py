@@ -11,7 +11,7 @@ import theory
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 matplotlib.rcParams.update(
     {
@@ -62,10 +62,18 @@ def finish(figure, note, variants, **legend):
     return figure
 
 
-def steps_axis(ax, label=True):
+def steps_axis(ax, label=True, ticks=3):
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10]))
+    ax.set_xlim(left=0)
     ax.set_xlabel("steps" if label else "")
+
+
+def row_title(row, text):
+    """A title that may be wider than the leftmost panel of a row: the layout makes room for its height only."""
+    for ax in row:
+        ax.set_title(" ")
+    row[0].text(0, 1.06, text, transform=row[0].transAxes).set_in_layout(False)
 
 
 def seeds(runs, task, width=200):
@@ -93,7 +101,10 @@ def wide(curves, task, variant, column, smooth=True):
     smoothing is a rolling mean over a fiftieth of the run."""
     cell = curves[(curves["env_id"] == task) & (curves["variant"] == variant)]
     table = cell.pivot(index="global_step", columns="seed", values=column).astype(float)
-    return table.interpolate().rolling(max(1, len(table) // 50), min_periods=1).mean() if smooth else table
+    if not smooth:
+        return table
+    table, thin = table.interpolate().rolling(max(1, len(table) // 50), min_periods=1).mean(), max(1, len(table) // 160)
+    return table[(len(table) - 1) % thin :: thin]  # fewer points keep the SVG small
 
 
 SMOOTHED = "rolling mean over a fiftieth of the run"
@@ -187,10 +198,12 @@ def identity(runs, curves):
             ax.remove()
     for i, task in enumerate(tasks):
         above, below = axes[2 * (i // columns) :][:2, i % columns]
-        lines = []
-        for variant in ["clip", *forms_of(runs, task)]:
-            draw_mean(above, wide(curves, task, variant, "episodic_return"), variant, ())
-        for form in forms_of(runs, task):
+        lines, forms = [], ["clip", *forms_of(runs, task)]
+        tables = [wide(curves, task, variant, "episodic_return") for variant in forms]
+        common = set.intersection(*(set(table.columns) for table in tables))
+        for variant, table in zip(forms, tables):
+            draw_mean(above, table[sorted(common)], variant, ())
+        for form in forms[1:]:
             table, *matches = differences(runs, curves, task, form)
             draw_differences(below, table, form)
             lines += hash_lines(form, *matches)
@@ -203,8 +216,8 @@ def identity(runs, curves):
             below.set_ylabel("minus clip")
     note = (
         "Titles: the seeds whose params_sha256 after training equals (=) or differs from (≠) that of clip, or was not "
-        f"logged (?). Above: mean over seeds ({SMOOTHED}); below: return minus that of clip, every seed and iteration, "
-        "as logged."
+        f"logged (?). Above: mean over the seeds that all have ({SMOOTHED}). Below: return minus that of clip, every seed "
+        "and iteration, as logged."
     )
     return finish(figure, note, ["clip", "klip", "phi"])
 
@@ -219,11 +232,11 @@ def partition(runs, curves):
                 if len(table):
                     draw_mean(ax, table, variant, variants)
             ax.set_ylabel(f"share in {label}")
-            ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+            ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
             ax.yaxis.set_major_locator(MaxNLocator(4))
             ax.set_ylim(*((None, 1) if name == "in" else (0, None)))
             steps_axis(ax, task == tasks[-1])
-        row[0].set_title(f"{task}, {seeds(runs, task)}", loc="left")
+        row_title(row, f"{task}, {seeds(runs, task)}")
     note = f"Shares of all samples of an iteration's minibatches, mean over seeds ({SMOOTHED})."
     return finish(figure, note, variants)
 
@@ -238,10 +251,10 @@ def beta(runs, curves):
                 wide(curves, task, variant, f"beta_p{p}").mean(axis=1) for p in ("01", "10", "50", "90", "99")
             )
             ax.text(0.04, 0.97, variant, transform=ax.transAxes, va="top", zorder=4)
-            steps_axis(ax, task == tasks[-1])
             if p50.empty:
                 reason = "missing" if variant in stats.expected(runs, task) else "no script"
-                ax.text(0.5, 0.4, reason, transform=ax.transAxes, ha="center", color="0.4")
+                ax.text(0.04, 0.45, reason, transform=ax.transAxes, color="0.4")
+                ax.set_axis_off()
                 continue
             color = style(variant, variants)["color"]
             ax.fill_between(p50.index, p01, p99, color=color, alpha=0.3, linewidth=0)
@@ -250,10 +263,11 @@ def beta(runs, curves):
                 ax.plot(edge.index, edge, color=color, linewidth=0.8)
             ax.plot(p50.index, p50, color="black", linewidth=1.2)
             ax.margins(y=0.25)
+            steps_axis(ax, task == tasks[-1], ticks=2)
         row[0].set_ylabel(r"$\beta_t$")
-        row[0].set_title(f"{task}, {seeds(runs, task)}", loc="left")
+        row_title(row, f"{task}, {seeds(runs, task)}")
     note = (
-        r"What a clip implies, $\beta_t = -w\hat{A}$ on $I_\mathrm{kill}$ and 0 elsewhere, whichever variant trains: "
+        "What a clip implies, β_t = −wÂ on I_kill and 0 elsewhere, whichever variant trains: "
         f"percentiles over an iteration's samples, mean over seeds ({SMOOTHED}). The median is 0 wherever fewer than half "
         "of the samples are killed."
     )
@@ -329,12 +343,14 @@ def knobs(runs, every_run):
         for variant, cell in place.groupby("variant"):
             at = cell["value"] if numbers else cell["value"].map(values.index)
             means = cell["return"].groupby(at.astype(float)).mean()
-            ax.plot(means.index, means, **{"marker": "o", **style(variant, variants)})
+            ax.plot(means.index, means, **{"marker": "o", **style(variant, variants), "linewidth": 1.6})
             ax.plot(at, cell["return"], ".", color=style(variant, variants)["color"], markersize=5, alpha=0.7)
         if not numbers:
             ax.set_xticks(range(len(values)), map(str, values))
         elif values[0] > 0 and values[-1] >= 10 * values[0]:
             ax.set_xscale("log")
+            ax.set_xticks(values, [f"{value:g}" for value in values])
+            ax.minorticks_off()
         counts = place.groupby(["variant", "value"]).size()
         ax.set_title(f"{task}\n{plural(counts.min(), counts.max())} a point", loc="left")
         ax.set_xlabel(f"--{knob.replace('_', '-')}")
@@ -379,7 +395,7 @@ def draw_plane(ax):
     return image
 
 
-THEORY_NOTE = rf"$\epsilon$ = {theory.CLIP_COEF:g}, the grey band. kl_scalar: $\beta$ = {theory.BETA:g}, KL as k3. "
+THEORY_NOTE = f"Grey: the band 1 ± ε, ε = {theory.CLIP_COEF:g}. kl_scalar: β = {theory.BETA:g}, KL as k3. "
 
 
 def theory_sheet():
@@ -395,7 +411,7 @@ def theory_sheet():
     plane = figure.add_subplot(spec[2, :])
     figure.colorbar(draw_plane(plane), ax=plane, label=r"$\beta_t$, 0 where white or grey")
     note = (
-        r"By autograd from the scripts' own surrogates, with $\log\pi_\mathrm{old} = 0$. "
+        "By autograd from the scripts' own surrogates, with log π_old = 0. "
         + THEORY_NOTE
         + "Where the clip acts, klip's objective has another value than clip's and phi's, and the same derivative."
     )
@@ -432,7 +448,7 @@ def overview(runs, curves):
     difference.set_title("Return minus that of clip\n" + "\n".join(lines or ["no run to compare"]), loc="left")
     difference.set_xlabel("share of the run")
     note = (
-        THEORY_NOTE.replace("kl_scalar:", "The green line on the left, kl_scalar:") + f"Returns: mean over seeds, ± one standard deviation, thin lines every seed ({SMOOTHED}). "
+        THEORY_NOTE.replace("kl_scalar:", "The squares on the left, kl_scalar:") + f"Returns: mean over seeds, ± one standard deviation, thin lines every seed ({SMOOTHED}). "
         "Difference: every iteration of every task and seed that clip has too."
     )
     handles = [Line2D([], [], label=v, **style(v, variants)) for v in stats.in_order([*stats.VARIANTS, *variants], stats.VARIANTS)]

@@ -88,7 +88,7 @@ def main(args):
     runs, every_run, notes = stats.select(every_run)
     curves = curves[curves["run"].isin(runs["run"])]
     for line in notes:
-        print(f"not in the pictures: {line}", file=sys.stderr)
+        print(f"not compared: {line}", file=sys.stderr)
     pictures = {
         "overview": figures.overview(runs, curves),
         "learning_curves": figures.learning_curves(runs, curves),

@@ -67,7 +67,11 @@ def select(runs):
             if len(same) > len(latest):
                 notes.append(f"{task}, {variant}: {len(same) - len(latest)} older runs of the same seed left out")
             if len(of_variant) > len(same):
-                notes.append(f"{task}, {variant}: {len(of_variant) - len(same)} runs with other arguments left out")
+                main = json.loads(setting) | json.loads(same["own"].iloc[0] if len(same) else "{}")
+                others = of_variant.drop(same.index)
+                other = [json.loads(run.shared) | json.loads(run.own) for run in others.itertuples()]
+                names = sorted({name for a in other for name in main if a.get(name) != main[name]})
+                notes.append(f"{task}, {variant}: {len(others)} runs with another {', '.join(names)} left out")
             chosen.append(latest)
     return pd.concat(chosen, ignore_index=True), runs, notes
 
