@@ -13,12 +13,13 @@ import pytest
 import references
 import torch
 from helpers import SCRIPTS, Run
+from torch.distributions import Normal, kl_divergence
 
 SEED, STEPS, ITERATIONS, EPOCHS = 6, 5, 10, 2
 GAMMA, LAMBDA = 0.9, 0.8
 
 
-def observe(script, envs, folder, monkeypatch):
+def observe(script, envs, folder, monkeypatch, **arguments):
     """Trains in folder. Returns what each rollout handed on, the actions that the environments got, and the Run."""
     module, rollouts, latest = importlib.import_module(script), [], SimpleNamespace()
     original_gae, original_update = module.gae, module.update
@@ -42,22 +43,21 @@ def observe(script, envs, folder, monkeypatch):
         monkeypatch.setattr(module, name, value)
     monkeypatch.chdir(folder)
     countdown_env.received.clear()
-    module.train(
-        module.Args(
-            env_id=f"countdown_env:Countdown{'Discrete' * ('cartpole' in script)}-v0",
-            seed=SEED,
-            num_envs=envs,
-            num_steps=STEPS,
-            total_timesteps=ITERATIONS * STEPS * envs,
-            num_minibatches=envs,
-            update_epochs=EPOCHS,
-            gamma=GAMMA,
-            gae_lambda=LAMBDA,
-            norm_adv="none",
-            compile=False,
-            learning_rate=0.01,  # moves the values, so that one of another state or rollout is far off
-        )
-    )
+    how = {
+        "env_id": f"countdown_env:Countdown{'Discrete' * ('cartpole' in script)}-v0",
+        "seed": SEED,
+        "num_envs": envs,
+        "num_steps": STEPS,
+        "total_timesteps": ITERATIONS * STEPS * envs,
+        "num_minibatches": envs,
+        "update_epochs": EPOCHS,
+        "gamma": GAMMA,
+        "gae_lambda": LAMBDA,
+        "norm_adv": "none",
+        "compile": False,
+        "learning_rate": 0.01,  # moves the values, so that one of another state or rollout is far off
+    }
+    module.train(module.Args(**how | arguments))
     return rollouts, list(countdown_env.received), Run(folder, 0, "", "")
 
 
@@ -201,3 +201,42 @@ def test_the_raw_returns_and_lengths_of_ended_episodes_are_logged(observed):
         assert [step for step, _ in observed.run.scalars[tag]] == steps
         assert observed.run.values(tag) == pytest.approx(expected, rel=1e-6)
     assert observed.run.result["final_return"] == pytest.approx(returns[-1], rel=1e-12)
+
+
+def test_explained_variance_is_that_of_the_returns(observed):
+    expected = []
+    for rollout in observed.rollouts:
+        returns, values = (np.concatenate([x[at] for x in rollout.minibatches[: observed.envs]]) for at in (4, 5))
+        expected.append(1 - np.var(returns - values) / np.var(returns))
+    assert observed.run.values("losses/explained_variance") == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("observed", [("ppo_kl_scalar_continuous", 3)], indirect=True, ids=str)
+def test_kl_final_is_from_the_rollouts_policy_to_the_next(observed):
+    """Of the whole rollout, after its last update; β's adaptation reads it."""
+    expected = []
+    for rollout, following in zip(observed.rollouts, observed.rollouts[1:]):
+        obs = torch.as_tensor(rollout.obs)
+        old, new = (Normal(x.agent.actor_mean(obs), x.agent.actor_logstd.exp()) for x in (rollout, following))
+        expected.append(kl_divergence(old, new).sum(-1).mean().item())
+    assert observed.run.values("kl/final")[:-1] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("script", ["ppo_klip_continuous", "ppo_clip_cartpole"])
+def test_advantages_are_normalised_over_what_norm_adv_says(script, tmp_path, monkeypatch):
+    for norm_adv in ("rollout", "minibatch"):
+        folder = tmp_path / norm_adv
+        folder.mkdir()
+        with monkeypatch.context() as patch:
+            rollouts, _, _ = observe(script, 3, folder, patch, norm_adv=norm_adv)
+        for rollout in rollouts:
+            groups = [minibatch[3] for minibatch in rollout.minibatches[:3]]
+            groups = [np.concatenate(groups)] if norm_adv == "rollout" else groups
+            for advantages in groups:
+                assert np.mean(advantages) == pytest.approx(0, abs=1e-5)
+                assert np.std(advantages) == pytest.approx(1, rel=1e-5)
+
+
+def test_target_kl_ends_the_epochs(tmp_path, monkeypatch):
+    rollouts, _, _ = observe("ppo_clip_continuous", 3, tmp_path, monkeypatch, target_kl=1e-12)
+    assert [len(rollout.minibatches) for rollout in rollouts] == [3] * ITERATIONS
