@@ -31,9 +31,9 @@ class Run:
 
     @property
     def folder(self):
-        """The one run folder."""
-        (folder,) = (self.cwd / "runs").iterdir()
-        return folder
+        """The one run folder: the one with the events in it."""
+        (events,) = self.cwd.glob("runs/**/events.out.tfevents.*")
+        return events.parent
 
     @property
     def result(self):

@@ -1,0 +1,231 @@
+"""What a run leaves behind, read back from the real files: TensorBoard, W&B, result.json, agent.pt."""
+
+import hashlib
+import importlib
+import json
+import struct
+import subprocess
+import sys
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, SHORT, environment, run_all
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb.proto import wandb_internal_pb2
+
+import ppo_kl_scalar_continuous as kl_scalar
+
+TAGS = {
+    *("charts/episodic_return", "charts/episodic_length", "charts/learning_rate", "charts/SPS"),
+    *("losses/value_loss", "losses/policy_loss", "losses/entropy", "losses/old_approx_kl", "losses/approx_kl"),
+    *("losses/clipfrac", "losses/explained_variance"),
+    *("partition/in", "partition/kill", "partition/pass"),
+    *("beta/p01", "beta/p10", "beta/p50", "beta/p90", "beta/p99"),
+}
+FIELDS = ["env_id", "exp_name", "seed", "args", "global_step", "final_return", "wall_time_s", "sps", "params_sha256"]
+STEPS = 4096
+COMMON = (*SHORT, "--total-timesteps", STEPS + 100, "--no-compile")  # rounded down to whole rollouts
+ADAPTIVE = ("ppo_kl_scalar_continuous", *COMMON, "--adaptive-beta", "--kl-target", "0.005")
+COMMANDS = {
+    "clip cartpole, default": ("ppo_clip_cartpole", "--save-model"),  # the longest, so first
+    "clip": ("ppo_clip_continuous", *COMMON, "--track", "--save-model", "--seed", "3", "--wandb-project-name", "trial"),
+    "kl_scalar adaptive": (*ADAPTIVE, "--track", "--save-model", "--run-name", "group/mine"),
+    "klip cartpole": ("ppo_klip_cartpole", "--total-timesteps", STEPS, "--track", "--save-model"),
+    "kl_scalar fixed": ("ppo_kl_scalar_continuous", *COMMON, "--beta", "3", "--kl-penalty", "k3"),
+    "no episode ends": ("ppo_phi_continuous", *COMMON, "--env-id", "HalfCheetah-v4", "--total-timesteps", "512"),
+}
+TRACKED = [name for name, command in COMMANDS.items() if "--track" in command]
+SAVED = [name for name, command in COMMANDS.items() if "--save-model" in command]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return run_all(tmp_path_factory.mktemp("runs"), COMMANDS)
+
+
+def expected_tags(name):
+    extra = {"beta/scalar", "kl/final"} if "kl_scalar" in name else set()
+    missing = {"charts/episodic_return", "charts/episodic_length"} if name == "no episode ends" else set()
+    return (TAGS | extra | ({"eval/episodic_return"} if name in SAVED else set())) - missing
+
+
+def wandb_records(path):
+    """The records of an offline .wandb file: a 7-byte header, then a LevelDB log of protobuf messages."""
+    data, at, message = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:  # a block's last bytes hold no record header
+            at += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        message += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            yield wandb_internal_pb2.Record.FromString(message)
+            message = b""
+
+
+def wandb_run(run):
+    """(run record, {tag: [(step, value)]}, summary) of the one W&B run in run's working directory."""
+    (path,) = run.cwd.glob("wandb/offline-run-*/run-*.wandb")
+    record, scalars, summary = None, defaultdict(list), {}
+    for entry in wandb_records(path):
+        if entry.HasField("run"):
+            record = entry.run
+        if entry.HasField("history"):
+            row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in entry.history.item}
+            for tag in row.keys() - {"global_step"}:
+                scalars[tag].append((row["global_step"], row[tag]))
+        if entry.HasField("summary"):
+            summary |= {item.key or "/".join(item.nested_key): item.value_json for item in entry.summary.update}
+    return record, scalars, summary
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_tensorboard_holds_every_tag(runs, name):
+    run = runs[name]
+    assert set(run.scalars) == expected_tags(name)
+    args, last = run.result["args"], run.result["global_step"]
+    batch = args["num_envs"] * args["num_steps"]
+    for tag in expected_tags(name) - {"charts/episodic_return", "charts/episodic_length", "eval/episodic_return"}:
+        assert [step for step, _ in run.scalars[tag]] == list(range(batch, last + 1, batch)), tag
+        assert np.isfinite(run.values(tag)).all(), tag
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_tensorboard_holds_the_arguments(runs, name):
+    events = EventAccumulator(str(runs[name].folder)).Reload()
+    (text,) = events.Tensors("hyperparameters/text_summary")
+    text = text.tensor_proto.string_val[0].decode()
+    for argument, value in runs[name].result["args"].items():
+        assert f"|{argument}|{value}|" in text
+
+
+@pytest.mark.parametrize("name", TRACKED)
+def test_wandb_holds_the_same_tags_and_values(runs, name):
+    _, scalars, _ = wandb_run(runs[name])
+    assert expected_tags(name) <= set(scalars)
+    for tag in expected_tags(name):
+        (steps, values), (wandb_steps, wandb_values) = zip(*runs[name].scalars[tag]), zip(*scalars[tag])
+        assert wandb_steps == steps
+        assert wandb_values == pytest.approx(values, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", TRACKED)
+def test_wandb_knows_which_run_it_is(runs, name):
+    record, _, summary = wandb_run(runs[name])
+    result = runs[name].result
+    assert (record.run_group, record.job_type) == (result["exp_name"], result["env_id"])
+    assert record.project == result["args"]["wandb_project_name"]
+    assert record.display_name == str(runs[name].folder.relative_to(runs[name].cwd / "runs"))
+    config = {item.key: json.loads(item.value_json) for item in record.config.update}
+    assert {key: config[key] for key in result["args"]} == result["args"]
+    assert json.loads(summary["params_sha256"]) == result["params_sha256"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_result_has_exactly_its_fields(runs, name):
+    run = runs[name]
+    result = run.result
+    assert list(result) == [*FIELDS, "versions", *(["eval_returns"] if name in SAVED else [])]
+    assert set(result["versions"]) == {"torch", "gymnasium", "mujoco", "numpy"}
+    assert result["versions"]["torch"] == torch.__version__
+    assert [result[key] for key in ("env_id", "exp_name", "seed")] == [result["args"][key] for key in ("env_id", "exp_name", "seed")]
+    assert result["exp_name"] == COMMANDS[name][0]
+    batch = result["args"]["num_envs"] * result["args"]["num_steps"]
+    assert result["global_step"] == result["args"]["total_timesteps"] // batch * batch
+    assert result["sps"] == pytest.approx(result["global_step"] / result["wall_time_s"])
+    assert result["params_sha256"] in run.stdout.splitlines()[-1]
+    written = {path.name for path in run.folder.iterdir()} - {"result.json", "agent.pt"}
+    assert len(written) == 1  # the events: nothing half-written is left
+    assert (run.folder / "agent.pt").exists() == (name in SAVED)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_final_return_is_the_mean_over_the_last_tenth(runs, name):
+    result = runs[name].result
+    logged = runs[name].scalars.get("charts/episodic_return", [])
+    last = [value for step, value in logged if step > 0.9 * result["global_step"]]
+    assert result["final_return"] == (pytest.approx(np.mean(last), rel=1e-6) if last else None)
+    assert (name == "no episode ends") == (result["final_return"] is None)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_partition_adds_up_and_percentiles_rise(runs, name):
+    run = runs[name]
+    fractions = np.array([run.values(f"partition/{part}") for part in ("in", "kill", "pass")])
+    assert (fractions >= -1e-7).all()
+    np.testing.assert_allclose(fractions.sum(0), 1, rtol=1e-6)
+    np.testing.assert_allclose(fractions[1:].sum(0), run.values("losses/clipfrac"), atol=1e-6)
+    betas = np.array([run.values(f"beta/p{p}") for p in ("01", "10", "50", "90", "99")])
+    assert (np.diff(betas, axis=0) >= 0).all()
+    # β_t < 0 on the killed samples with Â > 0, > 0 on those with Â < 0: more than 2 % of killed must show at 1 or 99 %.
+    assert ((betas[0] < 0) | (betas[-1] > 0))[fractions[1] > 0.02].all()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_learning_rate_anneals_to_zero(runs, name):
+    rates = runs[name].values("charts/learning_rate")
+    expected = runs[name].result["args"]["learning_rate"] * (1 - np.arange(len(rates)) / len(rates))
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+def test_adaptive_beta_follows_the_logged_kl(runs):
+    run = runs["kl_scalar adaptive"]
+    betas, kls = run.values("beta/scalar"), run.values("kl/final")
+    assert betas[0] == 1.0
+    for beta, kl, following in zip(betas, kls, betas[1:]):
+        assert following == kl_scalar.adapted(beta, kl, 0.005)
+    assert len(set(betas)) > 2
+    assert set(runs["kl_scalar fixed"].values("beta/scalar")) == {3.0}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_the_saved_parameters_have_the_hash(runs, name):
+    module = importlib.import_module(COMMANDS[name][0])
+    checkpoint = torch.load(runs[name].folder / "agent.pt", weights_only=True)
+    assert module.Args(**checkpoint["args"]) == module.Args(**runs[name].result["args"])
+    weights = checkpoint["agent"]
+    actor = "actor" if "cartpole" in name else "actor_mean"
+    outputs = len(weights[f"{actor}.4.bias"])
+    agent = module.Agent(weights["critic.0.weight"].shape[1], outputs)
+    agent.load_state_dict(weights)
+    digest = hashlib.sha256()
+    for _, param in agent.named_parameters():
+        digest.update(param.detach().numpy().tobytes())
+    assert digest.hexdigest() == runs[name].result["params_sha256"]
+    if "cartpole" not in name:
+        assert checkpoint["obs_stats"]["count"] == STEPS + 1  # each step's observation, and the first
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_new_process_reproduces_the_evaluation(runs, name):
+    script = f"import json, sys, {COMMANDS[name][0]} as m; print(json.dumps(m.evaluate(sys.argv[1]).tolist()))"
+    command = [sys.executable, "-c", script, runs[name].folder / "agent.pt"]
+    here = environment(PYTHONPATH=str(ROOT))
+    done = subprocess.run(command, env=here, cwd=runs[name].cwd, capture_output=True, text=True, check=True)
+    returns = runs[name].result["eval_returns"]
+    assert json.loads(done.stdout) == returns
+    assert len(returns) == 10
+    assert len(set(returns)) > 1 or returns[0] == 500.0  # episodes differ in their start
+    assert runs[name].values("eval/episodic_return") == pytest.approx(returns, rel=1e-6)
+
+
+def test_cartpole_learns(runs):
+    """The default run: 100,000 steps."""
+    result = runs["clip cartpole, default"].result
+    assert result["global_step"] > 99_000
+    assert result["final_return"] > 400
+    assert np.mean(result["eval_returns"]) > 400
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_run_is_quiet(runs, name):
+    """No warnings; on standard error nothing but W&B's own lines."""
+    lines = runs[name].stderr.splitlines()
+    assert all(line.startswith("wandb:") for line in lines), runs[name].stderr
+    assert "warning" not in (runs[name].stdout + runs[name].stderr).lower()
+    assert bool(lines) == (name in TRACKED)
+    progress = [line for line in runs[name].stdout.splitlines() if line.startswith("step ")]
+    assert 1 <= len(progress) <= 11
