@@ -18,7 +18,8 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.compat.proto.event_pb2 import Event
 from tqdm import tqdm
 
-RUN_COLUMNS = ["run", "env_id", "variant", "seed", "final_return", "sps", "wall_time_s", "params_sha256", "versions", "args"]
+RUN_COLUMNS = ["run", "env_id", "variant", "seed", "final_return", "sps", "wall_time_s", "params_sha256"]
+RUN_COLUMNS += ["versions", "args"]
 TAGS = {
     "charts/episodic_return": "episodic_return",
     "losses/approx_kl": "approx_kl",
@@ -27,7 +28,8 @@ TAGS = {
 }
 CURVE_COLUMNS = ["run", "env_id", "variant", "seed", "global_step", *TAGS.values()]
 # Where a run is kept, or what has a column of its own; runs that differ in any other argument are not averaged.
-NOT_SETTINGS = ["seed", "env_id", "run_name", "track", "wandb_project_name", "wandb_entity", "capture_video", "save_model"]
+NOT_SETTINGS = {"seed", "env_id", "run_name", "capture_video", "save_model"}
+NOT_SETTINGS |= {"track", "wandb_project_name", "wandb_entity"}
 
 
 class LogError(Exception):
@@ -42,7 +44,8 @@ def write(path, data):
 
 
 def from_folders(runs_dir):
-    """The runs below a folder: (name, function that returns the contents of result.json and an iterator of log rows)."""
+    """The runs below a folder: a name, and a function that returns the content of result.json and an iterator of log
+    rows, which are dicts of global_step and some tags."""
     for folder, subfolders, files in os.walk(runs_dir):
         # benchmark.sh sets interrupted runs aside in incomplete/
         subfolders[:] = sorted(name for name in subfolders if name != "incomplete" and not name.startswith("."))
@@ -107,7 +110,7 @@ def run_row(name, result):
 
 
 def run_curve(log, row):
-    """A run's rows of curves.csv, from the rows of its log: dicts of global_step and some tags."""
+    """A run's rows of curves.csv, from the rows of its log."""
     iterations = {}
     for logged in log:
         values = {TAGS[tag]: value for tag, value in logged.items() if tag in TAGS and value is not None}
@@ -134,11 +137,8 @@ def load(results):
 
 
 def collect(found, results):
-    """Brings the two files in results up to date with the runs found; returns their number, and a line
-    for each that was left out.
-
-    Of a run whose row is in the files already the log is not read again.
-    """
+    """Brings the two files in results up to date with the runs found; returns their number, and a line for each that
+    was left out. Of a run whose row is in the files already the log is not read again."""
     known = {}
     try:
         runs, curves = load(results)
@@ -163,16 +163,13 @@ def collect(found, results):
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             left_out.append(f"{name}: its result is broken ({type(error).__name__}: {error})")
     if collected:
-        def place(collected_run):
-            row, _ = collected_run
-            return row["env_id"], row["variant"], int(row["seed"]), row["run"]
-
-        order = sorted(collected.values(), key=place)
+        runs = pd.DataFrame([row for row, _ in collected.values()])
+        order = ["env_id", "variant", "seed", "run"]
+        runs = runs.sort_values(order, key=lambda column: column.astype(int) if column.name == "seed" else column)
+        curves = pd.concat([collected[name][1] for name in runs["run"]])
         results.mkdir(parents=True, exist_ok=True)
-        runs = pd.DataFrame([row for row, _ in order])
-        curves = pd.concat([curve for _, curve in order])
         # The time in a gzip header would make equal data differ.
         write(results / "curves.csv.gz", gzip.compress(curves.to_csv(index=False).encode(), mtime=0))
         write(results / "runs.csv", runs.to_csv(index=False).encode())
-    print(f"{len(collected)} runs, {new} of them new; {len(left_out)} left out", file=sys.stderr)
+    print(f"runs: {len(collected)}, of them new: {new}; left out: {len(left_out)}", file=sys.stderr)
     return len(collected), left_out

@@ -37,9 +37,7 @@ STYLES = {
     "kl_fixed": {"color": "#009E73", "linewidth": 1.6, "linestyle": "-.", "marker": "s"},
     "kl_adaptive": {"color": "#CC79A7", "linewidth": 1.6, "marker": "^"},
 }
-OTHERS = [{"color": shade, "linewidth": 1.6, "marker": marker} for shade, marker in zip(("#666666", "#999999", "#E69F00"), "ovD")]
-
-
+OTHERS = [{"color": c, "linewidth": 1.6, "marker": m} for c, m in zip(("#666666", "#E69F00", "#0072B2"), "DvP")]
 SETS = {"in": r"$I_\mathrm{in}$", "kill": r"$I_\mathrm{kill}$", "pass": r"$I_\mathrm{pass}$"}
 
 
@@ -53,16 +51,21 @@ def grid(rows, columns, height, **options):
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def finish(figure, note, variants, **legend):
-    """A legend above, a note below."""
-    handles = legend.pop("handles", None) or [Line2D([], [], label=v, **style(v, variants)) for v in variants]
-    figure.legend(handles=handles, loc="outside upper center", ncols=5, columnspacing=1.2, **legend)
+def finish(figure, note, variants=(), handles=()):
+    """A legend above, of the variants or of handles; a note below."""
+    handles = handles or [Line2D([], [], label=v, **style(v, variants)) for v in variants]
+    if handles:
+        figure.legend(handles=handles, loc="outside upper center", ncols=5, columnspacing=1.2)
     width = int(figure.get_figwidth() * 15)
     figure.supxlabel(textwrap.fill(note, width), fontsize=9, x=0.01, ha="left", color="0.25")
     return figure
 
 
 def steps_axis(ax, label=True, ticks=3):
+    if not np.isfinite(ax.dataLim.x1):  # every value to be drawn was NaN
+        ax.text(0.5, 0.5, "no episode ended", transform=ax.transAxes, ha="center", color="0.4")
+        ax.set(xticks=[], yticks=[])
+        return
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10]))
     ax.set_xlim(left=0)
@@ -117,7 +120,8 @@ def marks(variant, points):
 
 
 def draw_mean(ax, table, variant, variants):
-    ax.plot(table.index, table.mean(axis=1, skipna=False), **style(variant, variants), markevery=marks(variant, len(table)))
+    look = {**style(variant, variants), "markevery": marks(variant, len(table))}
+    ax.plot(table.index, table.mean(axis=1, skipna=False), **look)
 
 
 def draw_returns(ax, runs, curves, task, variants):
@@ -149,8 +153,8 @@ def learning_curves(runs, curves):
 
 
 def differences(runs, curves, task, form):
-    """Returns of a form minus those of clip, steps by seed, and the seeds that ended with clip's hash, with another, and
-    without one."""
+    """Returns of a form minus those of clip, steps by seed, and the seeds that ended with clip's hash, with another,
+    and without one."""
     ours, clip = (wide(curves, task, v, "episodic_return", smooth=False) for v in (form, "clip"))
     hashes = runs[runs["env_id"] == task].pivot(index="seed", columns="variant", values="params_sha256")
     equal, other, unknown = [], [], []
@@ -181,7 +185,10 @@ def draw_differences(ax, table, form):
 
 
 def set_difference_limits(ax):
-    largest = max((np.nanmax(np.abs(line.get_ydata()), initial=0) for line in ax.lines), default=0)
+    values = np.abs(np.concatenate([[np.nan], *(line.get_ydata() for line in ax.lines)]))
+    if np.isnan(values).all():
+        return ""
+    largest = np.nanmax(values)
     ax.set_ylim(*(np.array([-1.2, 1.2]) * (largest or 1 / 1.2)))
     return f"differ by up to {largest:.3g}" if largest else "differ nowhere"
 
@@ -216,8 +223,8 @@ def identity(runs, curves):
             below.set_ylabel("minus clip")
     note = (
         "Titles: the seeds whose params_sha256 after training equals (=) or differs from (≠) that of clip, or was not "
-        f"logged (?). Above: mean over the seeds that all have ({SMOOTHED}). Below: return minus that of clip, every seed "
-        "and iteration, as logged."
+        f"logged (?). Above: mean over the seeds that all have ({SMOOTHED}). Below: return minus that of clip, every "
+        "seed and iteration, as logged."
     )
     return finish(figure, note, ["clip", "klip", "phi"])
 
@@ -268,15 +275,15 @@ def beta(runs, curves):
         row_title(row, f"{task}, {seeds(runs, task)}")
     note = (
         "What a clip implies, β_t = −wÂ on I_kill and 0 elsewhere, whichever variant trains: "
-        f"percentiles over an iteration's samples, mean over seeds ({SMOOTHED}). The median is 0 wherever fewer than half "
-        "of the samples are killed."
+        f"percentiles over an iteration's samples, mean over seeds ({SMOOTHED}). The median is 0 wherever fewer than "
+        "half of the samples are killed."
     )
     handles = [
         Line2D([], [], color="black", label="median"),
         Patch(color="0.5", alpha=0.9, label="10 to 90 %"),
         Patch(color="0.5", alpha=0.4, label="1 to 99 %"),
     ]
-    return finish(figure, note, variants, handles=handles)
+    return finish(figure, note, handles=handles)
 
 
 def aggregate(runs):
@@ -303,17 +310,17 @@ def aggregate(runs):
     counts = [len(sample) for samples in cells.values() for sample in samples]
     note = (
         f"{', '.join(tasks)}; {plural(min(counts), max(counts))} each. A score is a final return scaled so that of a "
-        "task's runs here the lowest is 0 and the highest is 1. Bars: 95 % bootstrap intervals, stratified by task"
-        f"{'' if min(counts) > 1 else ' (none with a single seed)'}. Right: probability that a run of a variant returns "
-        "more than one of clip, averaged over tasks, a tie counting half. Tasks without runs of every variant here are left out."
+        "task's runs here the lowest is 0 and the highest is 1. Bars: 95 % bootstrap intervals, stratified by task "
+        "(none with a single seed). Right: probability that a run of a variant returns "
+        "more than one of clip, averaged over tasks, a tie counting half. Tasks without runs of every variant here are "
+        "left out."
     )
-    figure.supxlabel(textwrap.fill(note, 108), fontsize=9, x=0.01, ha="left", color="0.25")
-    return figure
+    return finish(figure, note)
 
 
 def knob_points(runs, every_run):
-    """A row a run of which at most one argument differs from the runs of the other pictures: knob, task, variant, value,
-    seed, return."""
+    """The runs in which one argument differs from those of the other pictures, and those it differs from, for each such
+    argument: knob, task, variant, value, seed, return."""
     points = []
     for (task, variant), chosen in runs.groupby(["env_id", "variant"]):
         alike = every_run[(every_run["env_id"] == task) & (every_run["variant"] == variant)].to_dict("records")
@@ -367,7 +374,8 @@ RATIOS = np.linspace(0.4, 1.8, 1400)  # misses the kinks
 def draw_surrogates(ax, which, advantage):
     """The objective (which 0) or its gradient (1) over w, at one advantage."""
     for variant, look in THEORY_STYLES.items():
-        ax.plot(RATIOS, theory.objective_and_gradient(variant, RATIOS, advantage)[which], zorder=3, markevery=marks(variant, len(RATIOS)), **look)
+        values = theory.objective_and_gradient(variant, RATIOS, advantage)[which]
+        ax.plot(RATIOS, values, zorder=3, markevery=marks(variant, len(RATIOS)), **look)
     ax.axvspan(1 - theory.CLIP_COEF, 1 + theory.CLIP_COEF, color="0.93", zorder=0, linewidth=0)
     ax.set_xlabel("$w$")
     ax.set_xlim(RATIOS[0], RATIOS[-1])
@@ -416,7 +424,7 @@ def theory_sheet():
         + "Where the clip acts, klip's objective has another value than clip's and phi's, and the same derivative."
     )
     handles = [Line2D([], [], label=v, **look) for v, look in THEORY_STYLES.items()]
-    return finish(figure, note, [], handles=handles)
+    return finish(figure, note, handles=handles)
 
 
 def overview(runs, curves):
@@ -447,9 +455,10 @@ def overview(runs, curves):
         lines.append(f"{form}: {equal} of {equal + other + unknown} runs end with clip's bits")
     difference.set_title("Return minus that of clip\n" + "\n".join(lines or ["no run to compare"]), loc="left")
     difference.set_xlabel("share of the run")
+    difference.set_xlim(0, 1.02)
     note = (
-        THEORY_NOTE.replace("kl_scalar:", "The squares on the left, kl_scalar:") + f"Returns: mean over seeds, ± one standard deviation, thin lines every seed ({SMOOTHED}). "
+        THEORY_NOTE.replace("kl_scalar:", "The squares on the left, kl_scalar:")
+        + f"Returns: mean over seeds, ± one standard deviation, thin lines every seed ({SMOOTHED}). "
         "Difference: every iteration of every task and seed that clip has too."
     )
-    handles = [Line2D([], [], label=v, **style(v, variants)) for v in stats.in_order([*stats.VARIANTS, *variants], stats.VARIANTS)]
-    return finish(figure, note, variants, handles=handles)
+    return finish(figure, note, stats.in_order([*stats.VARIANTS[:4], *variants], stats.VARIANTS))

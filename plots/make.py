@@ -4,9 +4,9 @@
     python plots/make.py --wandb-entity me --wandb-project-name klip-ppo
     python plots/make.py --redraw                             # from plots/results alone
 
-The data set goes to plots/results (see collect.py), pictures and tables to plots. Runs are compared within a task only if
-all their arguments agree; of several settings the pictures show the one with the most steps, then the most runs, then the
-fewest departures from the scripts' defaults, and what is left out is named. Each picture as PNG and SVG.
+The data set goes to plots/results (see collect.py), pictures and tables to plots. Runs are compared within a task only
+if all their arguments agree; of several settings the pictures show the one with the most steps, then the most runs,
+then the fewest departures from the scripts' defaults, and what is left out is named. Nothing here trains.
 """
 
 import io
@@ -30,8 +30,9 @@ import tyro
 class Args:
     runs_dir: Path = Path("runs")
     """the folder below which the runs are"""
-    out: Path = HERE
-    """the folder for pictures and tables, and in its results/ the data set"""
+    out: Path | None = None
+    """the folder for pictures and tables, and in its results/ the data set; if not given, the folder of this file for
+    runs from runs/ or W&B, and for those from another folder plots/ in that"""
     redraw: bool = False
     """if toggled, draw from the data set in `out`/results without looking for runs"""
     wandb_entity: str | None = None
@@ -46,9 +47,8 @@ def fail(message, code=2):
     sys.exit(code)
 
 
-def update(args):
+def update(args, results):
     """Brings the data set up to date; returns the number of runs in it, and a line for each that was left out."""
-    results = args.out / "results"
     if args.wandb_entity or args.wandb_project_name:
         import wandb
 
@@ -58,7 +58,7 @@ def update(args):
         except (wandb.Error, ValueError) as error:
             fail(f"--wandb-project-name {project}: {error} Log in with `wandb login`, or check the two names")
     if not args.runs_dir.is_dir():
-        fail(f"--runs-dir {args.runs_dir} is no folder: train first (./benchmark.sh quick), or name the folder of your runs")
+        fail(f"--runs-dir {args.runs_dir} is no folder: train first (./benchmark.sh quick), or name your runs' folder")
     return collect.collect(collect.from_folders(args.runs_dir), results)
 
 
@@ -75,14 +75,15 @@ def save(figure, out, name):
 
 
 def main(args):
+    out = args.out or (HERE if args.runs_dir == Args.runs_dir else args.runs_dir / "plots")
     if not args.redraw:
-        count, left_out = update(args)
+        count, left_out = update(args, out / "results")
         for line in left_out:
             print(f"left out: {line}", file=sys.stderr)
         if not count:
             fail("no complete run there: train first, for example with ./benchmark.sh quick")
     try:
-        every_run, curves = collect.load(args.out / "results")
+        every_run, curves = collect.load(out / "results")
     except FileNotFoundError as error:
         fail(f"--redraw: there is no {error.filename}; leave --redraw out to make it from your runs")
     runs, every_run, notes = stats.select(every_run)
@@ -100,15 +101,16 @@ def main(args):
         "theory": figures.theory_sheet(),
     }
     for name, figure in pictures.items():
-        save(figure, args.out, name)
+        save(figure, out, name)
     table = stats.final_returns(runs)
-    collect.write(args.out / "final_return.md", stats.markdown(table).encode())
-    collect.write(args.out / "final_return.tex", stats.latex(table).encode())
+    collect.write(out / "final_return.md", stats.markdown(table).encode())
+    collect.write(out / "final_return.tex", stats.latex(table).encode())
     print(stats.markdown(table))
     for task in stats.in_order(runs["env_id"], stats.TASKS):
         steps = runs.loc[runs["env_id"] == task, "steps"].iloc[0]
         print(f"{task}: {steps:,} steps, {figures.seeds(runs, task)}")
-    print(f"Pictures: {', '.join(f'{args.out}/{name}.png' for name, figure in pictures.items() if figure)}")
+    names = ", ".join(f"{name}.png" for name, figure in pictures.items() if figure)
+    print(f"In {os.path.relpath(out)}: {names}, each as SVG too, and the table as final_return.md and .tex")
 
 
 if __name__ == "__main__":

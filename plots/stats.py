@@ -65,13 +65,13 @@ def select(runs):
                 same = same[same["own"] == preferred(same["own"])]
             latest = same.drop_duplicates("seed", keep="last")  # names end in the time
             if len(same) > len(latest):
-                notes.append(f"{task}, {variant}: {len(same) - len(latest)} older runs of the same seed left out")
+                notes.append(f"{task}, {variant}: older runs of the same seed: {len(same) - len(latest)}")
             if len(of_variant) > len(same):
                 main = json.loads(setting) | json.loads(same["own"].iloc[0] if len(same) else "{}")
                 others = of_variant.drop(same.index)
                 other = [json.loads(run.shared) | json.loads(run.own) for run in others.itertuples()]
                 names = sorted({name for a in other for name in main if a.get(name) != main[name]})
-                notes.append(f"{task}, {variant}: {len(others)} runs with another {', '.join(names)} left out")
+                notes.append(f"{task}, {variant}: runs with another {', '.join(names)}: {len(others)}")
             chosen.append(latest)
     return pd.concat(chosen, ignore_index=True), runs, notes
 
@@ -87,7 +87,8 @@ def scores(runs):
     its lowest run is 0 and its highest is 1; and those tasks. Empty without such a task."""
     runs = runs.dropna(subset="final_return")
     variants = in_order(runs["variant"], VARIANTS)
-    tasks = [t for t in in_order(runs["env_id"], TASKS) if set(runs.loc[runs["env_id"] == t, "variant"]) == set(variants)]
+    having = runs.groupby("env_id")["variant"].nunique()
+    tasks = [task for task in in_order(runs["env_id"], TASKS) if having[task] == len(variants)]
     low, high = (runs.groupby("env_id")["final_return"].agg(f) for f in ("min", "max"))
     cells = runs.assign(score=(runs["final_return"] - runs["env_id"].map(low)) / runs["env_id"].map(high - low))
     cells = cells.fillna({"score": 1.0})  # every run of the task is alike
@@ -144,8 +145,8 @@ def cell(mean, std, n):
 
 
 NOTE = (
-    "Final return (mean over the last 10 % of steps): mean ± standard deviation over seeds, whose number is in brackets. "
-    "—: no complete run, or not in the paper. Paper: Colletti & Holzinger 2026, arXiv 2606.23932."
+    "Final return (mean over the last 10 % of steps): mean ± standard deviation over seeds, whose number is in "
+    "brackets. —: no complete run, or not in the paper. Paper: Colletti & Holzinger 2026, arXiv 2606.23932."
 )
 
 
