@@ -403,7 +403,7 @@ def draw_plane(ax):
     return image
 
 
-THEORY_NOTE = f"Grey: the band 1 ± ε, ε = {theory.CLIP_COEF:g}. kl_scalar: β = {theory.BETA:g}, KL as k3. "
+THEORY_NOTE = f"Grey band: 1 ± ε with ε = {theory.CLIP_COEF:g}. kl_scalar: β = {theory.BETA:g}, KL as k3. "
 
 
 def theory_sheet():
