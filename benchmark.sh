@@ -93,10 +93,12 @@ try:
     os.execvp(command[0], command)
 except OSError as error:
     sys.exit(f"error: {name}: {error}")
+except KeyboardInterrupt:
+    sys.exit(130)
 '
 
-# Reads the plan; prints the complete runs that are not those asked for (check), or all there is to say (status; at the
-# end of a sweep: sweep).
+# Reads the plan. check: prints the complete runs that are not those asked for, and stops at arguments that a script
+# refuses. status, and sweep at the end of one: prints all there is to say.
 REPORT='
 import fcntl, importlib, json, statistics, sys
 from collections import Counter, defaultdict
@@ -109,7 +111,7 @@ NOT_TRAINING = ("run_name", "track", "wandb_project_name", "wandb_entity")
 
 def asked(script, arguments):
     import tyro
-    return json.loads(json.dumps(asdict(tyro.cli(importlib.import_module(script[:-3]).Args, args=arguments))))
+    return json.loads(json.dumps(asdict(tyro.cli(importlib.import_module(script[:-3]).Args, prog=script, args=arguments))))
 
 def locked(file):
     try:
@@ -139,13 +141,15 @@ def inspect(name, script, arguments):
     if name in queued:
         return "queued", "", None
     if lines and lines[-1].startswith("=== exit code"):
-        why = [line for line in lines if line.startswith("=== 20") or "error" in line.lower()][-1]
-        return "failed", f"{lines[-1][4:]}, log {log}\n  {why}", None
+        why = [f"\n  {line}" for line in lines if line.startswith("=== 20") or "error" in line.lower()]
+        return "failed", f"{lines[-1][4:]}, log {log}" + "".join(why[-1:]), None
     return ("failed", f"without a word, log {log}", None) if mode == "sweep" else ("missing", "", None)
 
 states, remarks, rows, twins = Counter(), [], defaultdict(list), defaultdict(dict)
 for line in sys.stdin:
     name, task, variant, seed, script, *arguments = line.rstrip("\n").split("\t")
+    if mode == "check" and (task, variant) not in rows:
+        asked(script, arguments)  # refuses wrong arguments before anything starts
     state, remark, result = inspect(name, script, arguments)
     states[state] += 1
     rows[task, variant].append(result)
@@ -155,14 +159,15 @@ for line in sys.stdin:
         remarks.append(f"{state}: {name}: {remark}")
 remarks.sort(key=lambda remark: remark.startswith("failed"))
 if mode == "check":
-    sys.exit("\n".join(remarks) or 0)
+    sys.exit(print(*remarks, sep="\n", end=""))
 
 line = "{:14}  {:11}  {:>17}  {:>5}  {}".format
 print(line("task", "variant", "return", "runs", "params_sha256 by seed"))
 for (task, variant), results in rows.items():
     done = [result for result in results if result]
     returns = [result["final_return"] for result in done if result["final_return"] is not None]
-    text = f"{statistics.mean(returns):.1f} ± {statistics.pstdev(returns):.1f}" if returns else "-"
+    text = f"{statistics.mean(returns):.1f}" if returns else "-"
+    text += f" ± {statistics.stdev(returns):.1f}" if len(returns) > 1 else ""
     hashes = " ".join(result["params_sha256"][:4] if result else "----" for result in results)
     print(line(task, variant, text, f"{len(done)}/{len(results)}", hashes))
 
@@ -222,6 +227,7 @@ plan() { # a line a run, its fields separated by tabs: name, task, variant, seed
       listed "$task" "$tasks" || continue
       while read -r variant variant_family script flags; do
         if [ "$family" != "$variant_family" ] || ! listed "$variant" "$variants"; then continue; fi
+        [ -f "$script" ] || die "variant $variant: there is no script $script"
         name=${script%.py}
         case "$flags" in *--exp-name\ *) name=${flags#*--exp-name } ;; esac
         name=${task}__${name%% *}__$seed
@@ -288,7 +294,7 @@ progress() { # shows how far the sweep is: on a terminal in one line, else in a 
   left=$(missing | grep -c .) || true
   failed=$(grep -c . "$SWEEP_FAILED") || true
   ended=$((before - left + failed))
-  text="$((total - left))/$total done, $failed failed"
+  text="$((total - left - differ))/$total done, $failed failed"
   if [ "$ended" -gt 0 ]; then
     left=$((SECONDS * (left - failed) / ended))
     text="$text, about $(printf '%d:%02d:%02d' $((left / 3600)) $((left / 60 % 60)) $((left % 60))) left"
@@ -303,7 +309,7 @@ progress() { # shows how far the sweep is: on a terminal in one line, else in a 
 
 # shellcheck disable=SC2317 # called by traps
 stop() { # at a signal: stops the trainings that this sweep started, then the sweep, with the exit code $1
-  local signal _
+  local signal
   trap '' INT TERM HUP
   for signal in INT TERM KILL; do # a sweep in the background of a script ignores INT
     kill "-$signal" -- "-$group" 2> /dev/null || break
@@ -318,12 +324,16 @@ stop() { # at a signal: stops the trainings that this sweep started, then the sw
 }
 
 sweep() { # trains what is missing, $workers runs at once
-  local names total before group shown=0
+  local names total differ before group="" shown=0
   total=$(grep -c . <<< "$plan")
+  differ=$(grep -c . <<< "$differing") || true
   before=$(missing | grep -c .) || true
   SWEEP_FAILED=$(mktemp "${TMPDIR:-/tmp}/klip-ppo.XXXXXX")
   export SWEEP_FAILED SWEEP_PID=$$
   trap 'rm -f "$SWEEP_FAILED"' EXIT
+  trap 'stop 130' INT
+  trap 'stop 143' TERM
+  trap 'stop 129' HUP
   SECONDS=0
   # The second pass waits for the runs that another sweep was at, and takes over those it left; the third is for those
   # that a killed worker of ours left.
@@ -334,9 +344,6 @@ sweep() { # trains what is missing, $workers runs at once
     xargs -n 1 -P "$workers" "$BASH" "$self" ${forward[@]+"${forward[@]}"} --run <<< "$names" &
     group=$!
     set +m
-    trap 'stop 130' INT
-    trap 'stop 143' TERM
-    trap 'stop 129' HUP
     while kill -0 "$group" 2> /dev/null; do
       progress
       sleep 1
@@ -379,10 +386,10 @@ commands() { # prints the commands of the missing runs
 
 main() {
   local mode=sweep prefix="" seeds=$SEEDS tasks="" variants="" task_table=$TASKS total_timesteps="" script_args=""
-  local workers="" run="" track=() sbatch_options=() forward=() clear_line="" base self plan twice code=0
-  for self in "$@"; do
-    [ "$self" != -- ] || break
-    forward+=("$self") # the flags for the workers
+  local word workers="" run="" track=() sbatch_options=() forward=() clear_line="" base self plan twice differing code=0
+  for word in "$@"; do
+    [ "$word" != -- ] || break
+    forward+=("$word") # the flags, for the workers
   done
   while [ $# -gt 0 ]; do
     case "$1" in
@@ -420,16 +427,17 @@ main() {
   esac
   [ "$mode" != sweep ] || [ ${#sbatch_options[@]} = 0 ] || die "what follows -- goes to sbatch: add --slurm, or leave it out"
 
+  case "${PYTHON:-}" in [!/]*/*) export PYTHON=$PWD/$PYTHON ;; esac
+  CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
+  self=$PWD/$(basename -- "${BASH_SOURCE[0]}")
+
   base=runs/$prefix
   base=${base%/}
   plan=$(plan)
   [ -n "$plan" ] || die "none of these variants is of the family of one of these tasks"
-  twice=$(cut -f 1 <<< "$plan" | sort | uniq -d | head -n 1)
-  [ -z "$twice" ] || die "two runs are called $twice: give a variant an --exp-name of its own, or a seed once"
+  twice=$(cut -f 1 <<< "$plan" | sort | uniq -d)
+  [ -z "$twice" ] || die "two runs are called ${twice%%$'\n'*}: give a variant an --exp-name of its own, or a seed once"
 
-  case "${PYTHON:-}" in [!/]*/*) export PYTHON=$PWD/$PYTHON ;; esac
-  CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
-  self=$PWD/$(basename -- "${BASH_SOURCE[0]}")
   case "$mode" in sweep) workers=${workers:-$(cores)} ;; esac
   export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 VECLIB_MAXIMUM_THREADS=1
   [ ! -t 1 ] || clear_line=$'\r\033[K'
@@ -439,8 +447,11 @@ main() {
     exit
   fi
   install
-  case "$mode" in sweep | slurm) report check || code=$? ;; esac
-  [ "$code" -le 1 ] || exit "$code" # arguments that the scripts refuse
+  case "$mode" in
+    sweep | slurm)
+      differing=$(report check) || exit 2
+      [ -z "$differing" ] || { code=1; echo "$differing" >&2; } ;;
+  esac
   case "$mode" in
     run) run_one "$run" || code=$? ;;
     status) report status || code=$? ;;

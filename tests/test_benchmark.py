@@ -124,6 +124,18 @@ def test_without_slurm_it_says_so(copy, tmp_path):
     assert not copy.runs.exists()
 
 
+def test_arguments_that_the_scripts_refuse_start_nothing(copy):
+    code, output = copy.call(*PAIR, "--script-args", "--learning-rat 1")
+    assert code == 2 and "--learning-rat" in output
+    assert not copy.runs.exists()
+
+
+def test_a_line_with_a_script_that_is_not_there(copy):
+    copy.edit("\nphi  ", "\nmine continuous ppo_mine.py\nphi  ")
+    code, output = copy.call("--dry-run")
+    assert code == 2 and output == "error: variant mine: there is no script ppo_mine.py\n"
+
+
 # What it tells
 
 
@@ -134,7 +146,7 @@ def test_a_sweep_ends_with_a_table_and_the_identity(undisturbed):
     hopper = [rows["Hopper-v4", variant][2:] for variant in ("clip", "klip", "phi")]
     assert hopper[0] == hopper[1] == hopper[2] != rows["Hopper-v4", "kl_fixed"][2:]
     result = undisturbed.results()["Hopper-v4__ppo_clip_continuous__0"]
-    assert hopper[0] == [f"{result['final_return']:.1f}", "±", "0.0", "1/1", result["params_sha256"][:4]]
+    assert hopper[0] == [f"{result['final_return']:.1f}", "1/1", result["params_sha256"][:4]]
     assert "1 of 1 triples identical to the bit (clip = klip = phi)" in undisturbed.output
     assert "1 of 1 pairs identical to the bit (clip = klip)" in undisturbed.output
     assert "7/7 done, 0 failed" in undisturbed.output and "\r" not in undisturbed.output
@@ -151,7 +163,7 @@ def test_a_complete_sweep_is_left_alone(undisturbed):
 def test_a_complete_run_with_other_arguments_is_not_the_one_asked_for(undisturbed):
     times = undisturbed.times()
     code, output = undisturbed.call(*SHORT, "--total-timesteps", "4096")
-    assert code == 1 and "7 runs: 7 differs" in output and "0/1" in output
+    assert code == 1 and "7 runs: 7 differs" in output and " 0/1 " in output
     assert "total_timesteps 2048, not 4096" in output and "move runs/Hopper-v4__ppo_clip_continuous__0 away" in output
     code, output = undisturbed.call(*SHORT[:-2], "--script-args", "--learning-rate 1e-3", "--status")
     assert code == 1 and "compile False, not True; learning_rate 0.0003, not 0.001: move runs/Hopper" in output
