@@ -45,9 +45,11 @@ def test_the_forms_end_with_the_same_bytes(runs, case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_forms_were_put_to_the_test(runs, case):
-    """The identity is empty unless samples were killed, and easier unless episodes ended."""
+    """The identity is empty unless samples were killed, and easier unless episodes ended and compilation worked."""
     for form in CASES[case][1]:
         run = runs[f"{form} {case}"]
+        assert run.stderr == ""
+        assert run.result["args"]["compile"] == ("compiled" in case)
         assert np.mean(run.values("partition/kill")) > 0.01
         assert max(run.values("beta/p99") + [-beta for beta in run.values("beta/p01")]) > 0
         assert len(run.values("charts/episodic_return")) > 10

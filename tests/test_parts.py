@@ -201,7 +201,7 @@ def reference_loss(agent, minibatch, args):
 @pytest.mark.parametrize(("max_grad_norm", "clip_vloss"), [(0.05, True), (0.5, True), (1e6, False)])
 def test_update_is_adam_with_clipped_gradients(script, max_grad_norm, clip_vloss):
     """Against torch.optim.Adam and clip_grad_norm_ on the min form's loss; in float64, so that only errors differ."""
-    module, steps = importlib.import_module(script), 300
+    module, steps = importlib.import_module(script), 150
     args = module.Args(max_grad_norm=max_grad_norm, clip_vloss=clip_vloss, ent_coef=0.01)
     torch.manual_seed(0)
     agent = module.Agent(5, 3).double()

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Sets up .venv if needed, lints, and runs the tests. Arguments go to pytest: tests/run.sh -k identity
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "tests/run.sh: needs Python 3.11 or newer as python3, not $(python3 --version 2>&1)" >&2
+    exit 2
+fi
+if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    echo "tests/run.sh: needs Python's venv module: on Debian and Ubuntu, apt-get install python3-venv" >&2
+    exit 2
+fi
+
+# Installs again when the requirements have changed since.
+stamp=.venv/installed-for-tests
+if ! cat requirements.txt tests/requirements.txt | cmp --silent - "$stamp"; then
+    echo "tests/run.sh: installing into .venv"
+    python3 -m venv .venv
+    .venv/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+    cat requirements.txt tests/requirements.txt > "$stamp"
+fi
+
+.venv/bin/ruff check .
+if command -v shellcheck > /dev/null; then
+    shopt -s nullglob
+    shellcheck .ci/run ./*.sh tests/*.sh
+else
+    echo "tests/run.sh: shellcheck is not installed, so the shell scripts are not linted"
+fi
+.venv/bin/python -m pytest tests "$@"

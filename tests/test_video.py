@@ -1,0 +1,77 @@
+"""--capture-video writes real videos without a display, and says in one line when it cannot."""
+
+import subprocess
+import sys
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from helpers import SHORT, environment, run, run_all
+
+HOPPER = ("ppo_klip_continuous", *SHORT, "--total-timesteps", "512", "--no-compile", "--run-name", "mine")
+CARTPOLE = ("ppo_klip_cartpole", "--total-timesteps", "1024", "--run-name", "mine")
+TASKS = {"Hopper": HOPPER, "CartPole": CARTPOLE}
+
+
+@pytest.fixture(scope="module")
+def egl():
+    context = "import mujoco; mujoco.GLContext(64, 64).make_current()"
+    command = [sys.executable, "-c", context]
+    done = subprocess.run(command, env=environment(MUJOCO_GL="egl"), capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"EGL cannot be loaded here (Mesa's libegl1 libegl-mesa0 libgl1-mesa-dri): {done.stderr.splitlines()[-1]}")
+
+
+@pytest.fixture(scope="module")
+def runs(egl, tmp_path_factory):
+    commands = {f"{task} filmed": (*command, "--capture-video") for task, command in TASKS.items()}
+    return run_all(tmp_path_factory.mktemp("video"), commands | TASKS)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_videos_show_something_that_moves(runs, task):
+    filmed = runs[f"{task} filmed"]
+    videos = sorted((filmed.cwd / "videos/mine").glob("*.mp4"))
+    assert len(videos) >= 2
+    for video in videos:
+        frames = iio.imread(video)
+        assert len(frames) > 5
+        assert frames.shape[1:3] == {"Hopper": (480, 480), "CartPole": (400, 600)}[task]
+        assert frames.std() > 10, "a blank picture"
+        assert np.abs(np.diff(frames[:, ::4, ::4].astype(int), axis=0)).max() > 50, "a still picture"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_filming_is_quiet_and_changes_nothing(runs, task):
+    filmed, plain = runs[f"{task} filmed"], runs[task]
+    assert filmed.stderr == ""
+    assert filmed.result["params_sha256"] == plain.result["params_sha256"]
+    assert not (plain.cwd / "videos").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "variables"),
+    [
+        ("Hopper", {"MUJOCO_GL": "nonsense"}),
+        ("Hopper", {"MUJOCO_GL": "glfw"}),
+        ("Hopper", {"MUJOCO_GL": "egl", "__EGL_VENDOR_LIBRARY_DIRS": "/nonexistent"}),
+        ("CartPole", {"SDL_VIDEODRIVER": "nonsense"}),
+    ],
+    ids=["unknown MUJOCO_GL", "no display", "no EGL driver", "unknown SDL driver"],
+)
+def test_a_missing_renderer_is_one_line(task, variables, tmp_path):
+    done = run(tmp_path, *TASKS[task], "--capture-video", **variables)
+    assert done.returncode == 2
+    assert list(tmp_path.iterdir()) == []
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error:")
+    assert "--capture-video" in line
+
+
+def test_videos_that_are_there_are_left_alone(egl, tmp_path):
+    """They can be older than the run folder of that name, which may have been moved away."""
+    video = tmp_path / "videos/mine/rl-video-episode-0.mp4"
+    video.parent.mkdir(parents=True)
+    video.write_text("precious")
+    run(tmp_path, *HOPPER, "--capture-video", "--num-steps", "64", "--total-timesteps", "64")
+    assert video.read_bytes() == b"precious"
