@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,6 +43,7 @@ def bare(args):
     """Steps one environment with random actions drawn beforehand."""
     import gymnasium as gym
 
+    warnings.filterwarnings("ignore", message=".*out of date")
     env = gym.make(args.env_id)
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(1000)]
@@ -60,6 +62,7 @@ def sb3(args):
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import VecNormalize
 
+    warnings.filterwarnings("ignore", message=".*out of date")
     torch.set_num_threads(1)
     discrete = isinstance(gym.make(args.env_id).action_space, gym.spaces.Discrete)
     envs = make_vec_env(args.env_id, n_envs=4 if discrete else 1, seed=0)
@@ -83,7 +86,7 @@ def timed(command, folder, variables):
 
 
 def main(args):
-    own = [sys.executable, "-W", "ignore", str(Path(__file__).resolve())]
+    own = [sys.executable, str(Path(__file__).resolve())]
     jobs = {"bare environment": ([*own, "--only", "bare"], args.reference_timesteps)}
     jobs["Stable-Baselines3 PPO"] = ([*own, "--only", "sb3"], args.reference_timesteps)
     for command, steps in jobs.values():
