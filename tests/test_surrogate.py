@@ -72,7 +72,9 @@ def test_the_edges_of_the_band_belong_to_it(script, eps):
         np.testing.assert_array_equal(gradient, edge * advantages)
 
 
-near_an_edge = st.builds(float.__add__, st.sampled_from(EDGES[0.2]), st.floats(-1e-6, 1e-6))
+# Not within some rounding steps of an edge: see test_float32_log_ratios_are_no_ties_in_float64.
+beside = st.floats(1e-14, 1e-6) | st.floats(-1e-6, -1e-14)
+near_an_edge = st.builds(float.__add__, st.sampled_from(EDGES[0.2]), beside)
 log_ratios = st.floats(-650, 650) | st.floats(-1, 1) | st.sampled_from(EDGES[0.2]) | near_an_edge
 # Half of the smallest numbers is rounded, and at a tie min passes on two halves.
 some_advantages = (st.floats(-1e6, 1e6) | st.floats(-3, 3)).map(lambda x: x if abs(x) > 1e-300 else 0.0)
@@ -87,6 +89,16 @@ def test_gradient_is_theorem_1_anywhere(script, samples):
     log_ratio, advantages = np.array(samples).T
     _, gradient, ratio = evaluated(script, log_ratio, advantages, 0.2)
     np.testing.assert_array_equal(gradient, closed_form(ratio, advantages, 0.2))
+
+
+@pytest.mark.parametrize("edge", [0.8, 1.2])
+def test_float32_log_ratios_are_no_ties_in_float64(edge):
+    """One rounding step outside the band, w Â = clip(w) Â also in float64, and min halves the gradient. But the ratio
+    of two float32 log-probabilities beyond 2^-23 is exp of a multiple of 2^-46, and that never comes so close."""
+    for bits in range(20, 47):
+        nearest = round(math.log(edge) * 2**bits)
+        log_ratio = torch.tensor([(nearest + k) / 2**bits for k in (-1, 0, 1)], dtype=torch.float64)
+        assert (abs(log_ratio.exp().numpy() - edge) > 4 * np.spacing(edge)).all()
 
 
 @pytest.mark.parametrize("script", OTHERS)
