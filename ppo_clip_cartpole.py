@@ -21,6 +21,7 @@ import json
 import math
 import os
 import random
+import shlex
 import sys
 import time
 import warnings
@@ -37,8 +38,11 @@ import numpy as np
 import torch
 import tyro
 from torch import nn
+from torch.utils import cpp_extension
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+warnings.filterwarnings("ignore", message=".*out of date")  # the paper's tasks are v4
 
 
 @dataclass
@@ -181,7 +185,7 @@ def make_envs(args, video_folder):
     if not isinstance(env.observation_space, gym.spaces.Box) or len(env.observation_space.shape) > 2:
         fail(f"--env-id {args.env_id}: observations must be vectors (a Box); these are {env.observation_space}")
     if not isinstance(env.action_space, gym.spaces.Discrete):
-        fail(f"--env-id {args.env_id}: actions must be Discrete, not {env.action_space}; try ppo_clip_continuous.py")
+        fail(f"--env-id {args.env_id}: actions must be Discrete, not {env.action_space}; try ppo_*_continuous.py")
     makers = [lambda i=i: make_env(args, None if i else video_folder) for i in range(args.num_envs)]
     return gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
 
@@ -232,14 +236,16 @@ def update(agent, adam, learning_rate, args, minibatch):
     return (new_logprob - old_logprob).detach(), torch.stack([policy_loss, value_loss, entropy.mean()]).detach()
 
 
-def compiled(update, agent, adam, *inputs):
+def compiled(update, agent, adam, learning_rate, args, *inputs):
     """update as one compiled graph, tried out on copies; update itself, with a line that says so, if that fails."""
     torch._dynamo.config.trace_autograd_ops = True
+    cpp_extension.TORCH_LIB_PATH = shlex.quote(cpp_extension.TORCH_LIB_PATH)  # torch 2.13 forgets it: a path with spaces
     graph = torch.compile(update, fullgraph=True, dynamic=False)
     try:
-        graph(copy.deepcopy(agent), copy.deepcopy(adam), *inputs)
+        graph(copy.deepcopy(agent), copy.deepcopy(adam), learning_rate, args, *inputs)
     except (torch._inductor.exc.InductorError, torch._dynamo.exc.BackendCompilerFailed) as error:
-        print(f"--compile: no working C++ compiler, going on without ({type(error).__name__})", file=sys.stderr)
+        print(f"--compile failed, going on uncompiled and slower ({type(error).__name__}): no C++ compiler?", file=sys.stderr)
+        args.compile = False
         return update
     return graph
 
@@ -273,7 +279,8 @@ def check(args):
     positive = "learning_rate num_envs num_steps num_minibatches update_epochs max_grad_norm target_kl"
     for names, holds, remedy in (
         (positive, lambda x: 0 < x < math.inf, "positive and finite"),
-        ("seed ent_coef vf_coef", lambda x: 0 <= x < 2**32, "at least 0 and below 2^32"),
+        ("seed", lambda x: 0 <= x < 2**32, "at least 0 and below 2^32"),
+        ("ent_coef vf_coef", lambda x: 0 <= x < math.inf, "at least 0 and finite"),
         ("gamma gae_lambda", lambda x: 0 <= x <= 1, "within [0, 1]"),
         ("clip_coef", lambda x: 0 < x < 1, "within (0, 1)"),
         ("total_timesteps", lambda x: x >= batch_size, f"at least num_envs * num_steps = {batch_size}, one rollout"),
@@ -468,7 +475,6 @@ def train(args):
 
 
 if __name__ == "__main__":
-    warnings.filterwarnings("ignore", message=".*out of date")  # the paper's tasks are v4
     try:
         train(tyro.cli(Args))
     except KeyboardInterrupt:
