@@ -129,6 +129,8 @@ def inspect(name, script, arguments):
         except ValueError:
             return "differs", f"its result.json is damaged: move {folder} away", None
         have, want = result["args"], asked(script, arguments)
+        if have.get("compile") is False:
+            want["compile"] = False  # without a C++ compiler a run goes on uncompiled
         wrong = [f"{k} {have.get(k)}, not {want[k]}" for k in want if k not in NOT_TRAINING and have.get(k) != want[k]]
         if wrong:
             return "differs", "; ".join(wrong) + f": move {folder} away, or ask for what it is", None
@@ -184,6 +186,8 @@ for (task, seed), forms in twins.items():
         minibatch = args["num_envs"] * args["num_steps"] // args["num_minibatches"]
         if minibatch & (minibatch - 1):
             parted.append(f"    a minibatch of {minibatch} is not a power of two: klip may drift from the others by rounding")
+        if len({result["args"].get("compile") for result in forms.values()}) > 1:
+            parted.append("    some were compiled and some were not")
         versions = {json.dumps(result["versions"]) for result in forms.values()}
         if len(versions) > 1:
             parted.append("    trained with different libraries: " + " and ".join(versions))
@@ -459,7 +463,7 @@ main() {
     sweep)
       sweep
       if [ -f plots/make.py ] && [ "$(missing)" != "$(cut -f 1 <<< "$plan")" ]; then
-        "$PYTHON" plots/make.py --runs-dir "$base" || { code=1; echo "error: plots/make.py failed, see above" >&2; }
+        "$PYTHON" plots/make.py --runs-dir "$base" --out "$base/plots" || { code=1; echo "error: plots/make.py failed, see above" >&2; }
       fi
       report sweep || code=$? ;;
   esac

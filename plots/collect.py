@@ -47,8 +47,8 @@ def from_folders(runs_dir):
     """The runs below a folder: a name, and a function that returns the content of result.json and an iterator of log
     rows, which are dicts of global_step and some tags."""
     for folder, subfolders, files in os.walk(runs_dir):
-        # benchmark.sh sets interrupted runs aside in incomplete/
-        subfolders[:] = sorted(name for name in subfolders if name != "incomplete" and not name.startswith("."))
+        # benchmark.sh sets interrupted runs aside in incomplete/; those of ./benchmark.sh quick are a sweep of their own
+        subfolders[:] = sorted(name for name in subfolders if name not in ("incomplete", "quick") and name[0] != ".")
         if "result.json" in files or any(name.startswith("events.out.tfevents.") for name in files):
             yield Path(folder).relative_to(runs_dir).as_posix(), lambda folder=Path(folder): read_folder(folder)
 

@@ -276,7 +276,7 @@ def beta(runs, curves):
     note = (
         "What a clip implies, β_t = −wÂ on I_kill and 0 elsewhere, whichever variant trains: "
         f"percentiles over an iteration's samples, mean over seeds ({SMOOTHED}). The median is 0 wherever fewer than "
-        "half of the samples are killed."
+        "half of the samples are killed, and so is each percentile where too few are on its side."
     )
     handles = [
         Line2D([], [], color="black", label="median"),

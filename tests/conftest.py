@@ -1,5 +1,6 @@
 """Makes the scripts importable from wherever pytest is started, quiet and on one thread as when run by themselves."""
 
+import signal
 import sys
 
 import torch
@@ -7,6 +8,8 @@ from helpers import ROOT
 
 sys.path.insert(0, str(ROOT))
 torch.set_num_threads(1)
+# Some tests send Ctrl-C to what they start, which would ignore it if this process did, as in the background of a shell.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config):
