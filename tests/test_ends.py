@@ -75,8 +75,9 @@ def test_without_a_compiler_a_run_goes_on(tmp_path):
     done = run(tmp_path / "without", *arguments, **here)
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
-    assert line.startswith("--compile:")
+    assert line.startswith("--compile")
     assert "compiler" in line
+    assert done.result["args"]["compile"] is False
     eager = run(tmp_path / "eager", *arguments, "--no-compile")
     assert done.result["params_sha256"] == eager.result["params_sha256"]
 
