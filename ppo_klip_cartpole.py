@@ -23,7 +23,9 @@ import math
 import os
 import random
 import shlex
+import signal
 import sys
+import threading
 import time
 import warnings
 from dataclasses import asdict, dataclass
@@ -173,16 +175,16 @@ def make_envs(args, video_folder):
     if video_folder and sys.platform == "linux" and "DISPLAY" not in os.environ:
         os.environ.setdefault("MUJOCO_GL", "egl")
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        warnings.filterwarnings("ignore", module="glfw")
     try:
         env = gym.make(args.env_id, render_mode="rgb_array" if video_folder else None)
         if video_folder:
             env.reset()
             env.render()
-    except (gym.error.Error, ImportError) as error:
-        fail(f"--env-id {args.env_id}: {error}")
     except Exception as error:  # noqa: BLE001 (every environment and renderer has errors of its own)
-        remedy = "set MUJOCO_GL to egl or osmesa, or leave --capture-video out" if video_folder else "another --env-id?"
-        fail(f"--env-id {args.env_id} cannot be made or rendered ({error!r}): {remedy}")
+        sys.unraisablehook = lambda _: None  # and complains again when it is collected
+        remedy = "; if it cannot render, set MUJOCO_GL to egl or leave --capture-video out" if video_folder else ""
+        fail(f"--env-id {args.env_id}: {error or repr(error)}{remedy}")
     env.close()
     if not isinstance(env.observation_space, gym.spaces.Box) or len(env.observation_space.shape) > 2:
         fail(f"--env-id {args.env_id}: observations must be vectors (a Box); these are {env.observation_space}")
@@ -242,13 +244,17 @@ def compiled(update, agent, adam, learning_rate, args, *inputs):
     """update as one compiled graph, tried out on copies; update itself, with a line that says so, if that fails."""
     torch._dynamo.config.trace_autograd_ops = True
     cpp_extension.TORCH_LIB_PATH = shlex.quote(cpp_extension.TORCH_LIB_PATH)  # torch 2.13 forgets it: a path with spaces
-    graph = torch.compile(update, fullgraph=True, dynamic=False)
+    graph, pressed = torch.compile(update, fullgraph=True, dynamic=False), []
+    on_interrupt = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))  # the compiler may hang or abort at Ctrl-C
     try:
         graph(copy.deepcopy(agent), copy.deepcopy(adam), learning_rate, args, *inputs)
     except (torch._inductor.exc.InductorError, torch._dynamo.exc.BackendCompilerFailed) as error:
-        print(f"--compile failed, going on uncompiled and slower ({type(error).__name__}): no C++ compiler?", file=sys.stderr)
-        args.compile = False
-        return update
+        graph, args.compile = update, False
+        if not pressed:
+            print(f"--compile: no C++ compiler? going on uncompiled, slower ({type(error).__name__})", file=sys.stderr)
+    signal.signal(signal.SIGINT, on_interrupt)
+    if pressed:
+        raise KeyboardInterrupt
     return graph
 
 
@@ -298,9 +304,17 @@ def check(args):
     folder = Path("runs", run_name if args.run_name is None else args.run_name)
     if Path("runs").resolve() not in folder.resolve().parents:
         fail(f"--run-name must name a folder inside runs/, not {folder}")
-    if folder.exists():
-        fail(f"--run-name: {folder} exists; choose another name, or move that run away")
+    for there in (folder, Path("videos", folder.relative_to("runs"))) if args.capture_video else (folder,):
+        if there.exists():
+            fail(f"--run-name: {there} exists; choose another name, or move that folder away")
     return folder
+
+
+def write(path, content):
+    """Writes a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
 
 
 def evaluate(path, episodes=10):
@@ -463,7 +477,7 @@ def train(args):
     if args.save_model:
         checkpoint = io.BytesIO()
         torch.save({"agent": agent.cpu().state_dict(), "args": asdict(args)}, checkpoint)
-        (folder / "agent.pt").write_bytes(checkpoint.getvalue())
+        write(folder / "agent.pt", checkpoint.getvalue())
         result["eval_returns"] = evaluate(folder / "agent.pt").tolist()
         for episode, value in enumerate(result["eval_returns"]):
             writer.add_scalar("eval/episodic_return", value, episode)
@@ -471,12 +485,13 @@ def train(args):
     if args.track:
         wandb.summary.update(result)
         wandb.finish()
-    (folder / "result.json.partial").write_text(json.dumps(result, indent=2))
-    os.replace(folder / "result.json.partial", folder / "result.json")
+    write(folder / "result.json", json.dumps(result, indent=2).encode())
     print(f"{folder}: final return {result['final_return']}, params_sha256 {result['params_sha256']}")
 
 
 if __name__ == "__main__":
+    # TensorBoard's thread must not print a traceback beside our line about a full disk.
+    threading.excepthook = lambda hook: isinstance(hook.exc_value, OSError) or threading.__excepthook__(hook)
     try:
         train(tyro.cli(Args))
     except KeyboardInterrupt:

@@ -110,7 +110,7 @@ def main(args):
         steps = runs.loc[runs["env_id"] == task, "steps"].iloc[0]
         print(f"{task}: {steps:,} steps, {figures.seeds(runs, task)}")
     names = ", ".join(f"{name}.png" for name, figure in pictures.items() if figure)
-    print(f"In {os.path.relpath(out)}: {names}, each as SVG too, and the table as final_return.md and .tex")
+    print(f"In {out}: {names}, each as SVG too, and the table as final_return.md and .tex")
 
 
 if __name__ == "__main__":

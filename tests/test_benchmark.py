@@ -166,7 +166,7 @@ def test_a_complete_run_with_other_arguments_is_not_the_one_asked_for(undisturbe
     assert code == 1 and "7 runs: 7 differs" in output and " 0/1 " in output
     assert "total_timesteps 2048, not 4096" in output and "move runs/Hopper-v4__ppo_clip_continuous__0 away" in output
     code, output = undisturbed.call(*SHORT[:-2], "--script-args", "--learning-rate 1e-3", "--status")
-    assert code == 1 and "compile False, not True; learning_rate 0.0003, not 0.001: move runs/Hopper" in output
+    assert code == 1 and "__0: learning_rate 0.0003, not 0.001: move runs/Hopper" in output
     assert undisturbed.times() == times and set(undisturbed.starts().values()) == {1}
     assert "14 missing" in undisturbed.call("quick", "--status")[1]
 
