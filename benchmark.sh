@@ -139,7 +139,7 @@ def inspect(name, script, arguments):
         with log.open() as file:
             lines = file.read().splitlines() or [""]
             if locked(file):
-                return "running", lines[-1], None
+                return "running", "starting" if lines[-1].startswith("===") else lines[-1], None
     if name in queued:
         return "queued", "", None
     if lines and lines[-1].startswith("=== exit code"):
@@ -396,6 +396,7 @@ main() {
     forward+=("$word") # the flags, for the workers
   done
   while [ $# -gt 0 ]; do
+    case "$1" in --?*=*) word=$1; shift; set -- "${word%%=*}" "${word#*=}" "$@" ;; esac # --flag=value
     case "$1" in
       quick) prefix=quick/ seeds=$QUICK_SEEDS task_table=$QUICK_TASKS ;;
       --status | --slurm) [ "$mode" = dry-run ] || mode=${1#--} ;;

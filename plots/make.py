@@ -105,7 +105,7 @@ def main(args):
     table = stats.final_returns(runs)
     collect.write(out / "final_return.md", stats.markdown(table).encode())
     collect.write(out / "final_return.tex", stats.latex(table).encode())
-    print(stats.markdown(table))
+    print(stats.markdown(stats.final_returns(runs, untrained=False)))
     for task in stats.in_order(runs["env_id"], stats.TASKS):
         steps = runs.loc[runs["env_id"] == task, "steps"].iloc[0]
         print(f"{task}: {steps:,} steps, {figures.seeds(runs, task)}")

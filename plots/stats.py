@@ -119,12 +119,13 @@ def interval(statistic, samples, resamples=5000):
     return statistic(*samples), low, high
 
 
-def final_returns(runs):
-    """The table of final returns as rows of text: a head, then for each task ours and the paper's."""
+def final_returns(runs, untrained=True):
+    """The table of final returns as rows of text: a head, then for each task (also those that only the paper trained,
+    if untrained) ours and the paper's."""
     paper = pd.read_csv(PAPER, comment="#", index_col="task")
     variants = in_order([*VARIANTS, *runs["variant"]], VARIANTS)
     rows = [["task", "", *variants]]
-    for task in in_order([*paper.index, *runs["env_id"]], TASKS):
+    for task in in_order([*(paper.index if untrained else []), *runs["env_id"]], TASKS):
         of_task = runs[runs["env_id"] == task]
         steps = f", {of_task['steps'].iloc[0]:,} steps" if len(of_task) else ""
         row = [task, f"ours{steps}"]

@@ -96,10 +96,10 @@ def kill_session(session):
             continue
 
 
-def wait_for(condition, timeout=90):
-    """Waits until condition() is true, and returns it."""
+def wait_for(condition, *arguments, timeout=90):
+    """Waits until condition(*arguments) is true, and returns it."""
     end = time.monotonic() + timeout
-    while not (value := condition()):
+    while not (value := condition(*arguments)):
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
     return value

@@ -26,7 +26,7 @@ received = []  # (who, episode, step, action) of every Countdown in this process
 
 
 class Countdown(gym.Env):
-    def __init__(self, render_mode=None, discrete=False):
+    def __init__(self, discrete=False):  # without render_mode, as small environments often are
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
         box = gym.spaces.Box(np.array([-0.5, -2.0], np.float32), np.array([0.5, 0.1], np.float32))
         self.action_space = gym.spaces.Discrete(3, start=5) if discrete else box

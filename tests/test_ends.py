@@ -107,6 +107,7 @@ def test_a_disk_full_from_the_start(disk):
     cwd = disk("size=4k")
     (cwd / "full").write_bytes(bytes(4096))
     check_end(run(cwd, *CONTINUOUS), 2)
+    assert not (cwd / "runs").exists()
 
 
 def test_a_disk_that_fills_while_training(disk):

@@ -3,6 +3,7 @@
 import copy
 import importlib
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -222,6 +223,33 @@ def test_update_is_adam_with_clipped_gradients(script, max_grad_norm, clip_vloss
     assert clipped == {0.05: steps, 1e6: 0}.get(max_grad_norm, clipped)
     for param, expected in zip(agent.parameters(), reference.parameters()):
         torch.testing.assert_close(param, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")  # torch's own, while it compiles
+def test_the_compiled_update_follows_changed_numbers_and_tensors():
+    """It must not go on with the ε, the learning rate or the parameters that it was compiled with."""
+    torch.manual_seed(0)
+    agents = [perturbed(continuous.Agent(5, 3))]
+    batch = list(minibatches(agents[0].double(), False, 4, np.random.default_rng(0)))
+    agents = [agents[0].float(), copy.deepcopy(agents[0])]
+    args = [continuous.Args(), continuous.Args()]
+    rates = [torch.tensor(3e-4, dtype=torch.float64) for _ in range(2)]
+    adams = [([torch.zeros_like(p) for p in a.parameters()], [torch.zeros_like(p) for p in a.parameters()]) for a in agents]
+    adams = [(*moments, torch.zeros((), dtype=torch.float64)) for moments in adams]
+    steps = [continuous.update, None]
+    for clip_coef, rate, minibatch in zip((0.2, 0.02, 0.2, 0.5), (3e-4, 3e-3, 1e-3, 1e-3), batch):
+        minibatch = tuple(x.float() for x in minibatch)
+        steps[1] = steps[1] or continuous.compiled(continuous.update, agents[1], adams[1], rates[1], args[1], minibatch)
+        losses = []
+        for i in range(2):
+            args[i].clip_coef = clip_coef
+            rates[i].fill_(rate)
+            losses.append(steps[i](agents[i], adams[i], rates[i], args[i], minibatch)[1])
+        torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+    assert args[1].compile
+    for eager, compiled in zip(agents[0].parameters(), agents[1].parameters()):
+        torch.testing.assert_close(eager, compiled, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("kl_penalty", ["full", "sample", "k3"])
