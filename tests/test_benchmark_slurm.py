@@ -79,7 +79,7 @@ def slurm():
         call("munged", "--force", *(f"--{option}={folder / name}" for option, name in munge.items()))
         call("slurmctld", "-c")
         call("slurmd")
-        wait_for(lambda: "idle" in call("sinfo", "--noheader"), 30)
+        wait_for(lambda: "idle" in call("sinfo", "--noheader"), timeout=30)
         yield call
     finally:
         subprocess.run(["scancel", "--user", user], env=environment(**variables), timeout=60, check=False)
@@ -87,7 +87,7 @@ def slurm():
             if (folder / f"{name}.pid").exists():
                 pid = int((folder / f"{name}.pid").read_text())
                 os.kill(pid, signal.SIGTERM)
-                wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), 30)
+                wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), timeout=30)
         shutil.rmtree(folder)
 
 
@@ -126,7 +126,7 @@ def test_submit_cancel_requeue_resubmit(slurm, tmp_path):
     wait_for(lambda: "0" not in tasks("1"))
     code, output = sweep("--slurm")
     assert code == 0 and ": 1 runs" in output, output
-    wait_for(lambda: len(copy.results()) == 4, 240)
+    wait_for(lambda: len(copy.results()) == 4, timeout=240)
     assert sorted(path.name for path in (copy.runs / "incomplete").iterdir()) == [f"{FIRST}.1", f"{SECOND}.1"]
     wait_for(lambda: not slurm("squeue", "--noheader"))
     assert sum(copy.starts().values()) == 6
