@@ -19,11 +19,11 @@ import copy
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import random
 import shlex
-import shutil
 import signal
 import sys
 import threading
@@ -36,6 +36,7 @@ from typing import Literal
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = "1"  # networks this small are slower on more threads; libraries read this when imported
+logging.getLogger("torch.utils.cpp_extension").setLevel("ERROR")  # or it warns where CUDA's tools are, but no GPU
 
 import gymnasium as gym
 import numpy as np
@@ -375,8 +376,8 @@ def check(args):
     for there in (folder, Path("videos", folder.relative_to("runs"))) if args.capture_video else (folder,):
         if there.exists():
             fail(f"--run-name: {there} exists; choose another name, or move that folder away")
-    disk = shutil.disk_usage("runs" if Path("runs").exists() else ".")
-    if disk.free == 0 < disk.total:
+    disk = os.statvfs("runs" if Path("runs").exists() else ".")
+    if disk.f_bavail == 0 < disk.f_blocks:
         fail(f"--run-name: no room for {folder}, the disk is full; make room or start in another folder")
     return folder
 
@@ -400,12 +401,11 @@ def evaluate(path, episodes=10):
     returns = np.zeros(episodes)
     for episode in range(episodes):
         obs, _ = env.reset(seed=(args.seed + 1 + episode) % 2**32)
-        done = False
-        while not done:
+        terminated = truncated = False
+        while not (terminated or truncated):
             actions = policy(stats.normalise(obs[None]).astype(np.float32), 0.0)
             obs, reward, terminated, truncated, _ = env.step(np.clip(actions.reshape(low.shape), low, high))
             returns[episode] += reward
-            done = terminated or truncated
     env.close()
     return returns
 
