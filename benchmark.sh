@@ -45,6 +45,7 @@ The same command again resumes: complete runs are kept, the others start over. T
   --seeds 0,1         these seeds
   --total-timesteps N steps of every run
   --script-args "..." more arguments for the scripts, e.g. --script-args "--save-model --clip-coef 0.1"
+  --into NAME         into runs/NAME/ instead of runs/, for example for runs with other --script-args
   --workers N         runs at once (one a core; with --slurm as many as the cluster gives)
   --track             log to W&B, too; --wandb-project-name NAME and --wandb-entity NAME say where
   --status            what is done, running, queued, failed and missing, and the table so far
@@ -102,7 +103,7 @@ except KeyboardInterrupt:
 REPORT='
 import fcntl, importlib, json, statistics, sys
 from collections import Counter, defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 mode, base, queued = sys.argv[1], Path(sys.argv[2]), sys.argv[3].split()
@@ -110,8 +111,16 @@ FORMS = ("clip", "klip", "phi")  # three forms of one update: trained with one s
 NOT_TRAINING = ("run_name", "track", "wandb_project_name", "wandb_entity")
 
 def asked(script, arguments):
-    import tyro
-    return json.loads(json.dumps(asdict(tyro.cli(importlib.import_module(script[:-3]).Args, prog=script, args=arguments))))
+    try:
+        import tyro
+        module = importlib.import_module(script[:-3])
+    except ImportError as error:
+        print(f"error: {error}, in {sys.executable}: install requirements.txt there, or leave PYTHON unset", file=sys.stderr)
+        sys.exit(2)
+    args = tyro.cli(module.Args, prog=script, args=arguments)
+    if mode == "check":
+        module.check(replace(args, run_name=f"{args.run_name}/check"))  # a folder that is not there
+    return json.loads(json.dumps(asdict(args)))
 
 def locked(file):
     try:
@@ -143,8 +152,10 @@ def inspect(name, script, arguments):
     if name in queued:
         return "queued", "", None
     if lines and lines[-1].startswith("=== exit code"):
-        why = [f"\n  {line}" for line in lines if line.startswith("=== 20") or "error" in line.lower()]
-        return "failed", f"{lines[-1][4:]}, log {log}" + "".join(why[-1:]), None
+        last = max((i for i, line in enumerate(lines) if line.startswith("=== 20")), default=-1)
+        said = [line for line in lines[last + 1 : -1] if line.strip()]
+        why = [line for line in said if "error" in line.lower()] or said
+        return "failed", f"{lines[-1][4:]}, log {log}" + "".join(f"\n  {line}" for line in why[-1:]), None
     return ("failed", f"without a word, log {log}", None) if mode == "sweep" else ("missing", "", None)
 
 states, remarks, rows, twins = Counter(), [], defaultdict(list), defaultdict(dict)
@@ -211,7 +222,7 @@ known() { # stops unless every word of the list $2, the value of the flag $1, be
   local word words
   words=$(awk 'NF && !/^#/ && !seen[$1]++ { printf "%s%s", comma, $1; comma = "," }' <<< "$3")
   for word in ${2//,/ }; do
-    listed "$word" "$words" || die "$1 $word: there is no such line at the top of benchmark.sh, only $words"
+    listed "$word" "$words" || die "$1 $word: not in the table at the top of benchmark.sh, which has $words"
   done
 }
 
@@ -219,7 +230,10 @@ numbers() { # stops unless the value $2 of the flag $1 is a list of whole number
   local number
   [ -n "$2" ] || die "$1 needs a value"
   for number in ${2//,/ }; do
-    case "$number" in *[!0-9]*) die "$1 must be a whole number, not $number" ;; esac
+    case "$number" in
+      *[!0-9]* | 0?*) die "$1 must be a whole number, not $number" ;;
+      ???????????*) die "$1 must be below 10^10, not $number" ;;
+    esac
     [ "$number" -ge "$3" ] || die "$1 must be at least $3, not $number"
   done
 }
@@ -229,6 +243,7 @@ plan() { # a line a run, its fields separated by tabs: name, task, variant, seed
   for seed in ${seeds//,/ }; do # outermost: all variants come early, and later seeds find the update compiled
     while read -r task family steps; do
       listed "$task" "$tasks" || continue
+      [ -n "$steps" ] || die "the line of task $task at the top of benchmark.sh has no steps"
       while read -r variant variant_family script flags; do
         if [ "$family" != "$variant_family" ] || ! listed "$variant" "$variants"; then continue; fi
         [ -f "$script" ] || die "variant $variant: there is no script $script"
@@ -390,7 +405,7 @@ commands() { # prints the commands of the missing runs
 
 main() {
   local mode=sweep prefix="" seeds=$SEEDS tasks="" variants="" task_table=$TASKS total_timesteps="" script_args=""
-  local word workers="" run="" track=() sbatch_options=() forward=() clear_line="" base self plan twice differing code=0
+  local word workers="" run="" into="" track=() sbatch_options=() forward=() clear_line="" base self plan twice differing code=0
   for word in "$@"; do
     [ "$word" != -- ] || break
     forward+=("$word") # the flags, for the workers
@@ -399,7 +414,8 @@ main() {
     case "$1" in --?*=*) word=$1; shift; set -- "${word%%=*}" "${word#*=}" "$@" ;; esac # --flag=value
     case "$1" in
       quick) prefix=quick/ seeds=$QUICK_SEEDS task_table=$QUICK_TASKS ;;
-      --status | --slurm) [ "$mode" = dry-run ] || mode=${1#--} ;;
+      --slurm) [ "$mode" != sweep ] || mode=slurm ;;
+      --status) [ "$mode" = dry-run ] || mode=status ;;
       --dry-run) mode=dry-run ;;
       --track) track+=(--track) ;;
       --help | -h) usage; exit ;;
@@ -413,6 +429,7 @@ main() {
           --script-args) script_args=${2:-} ;;
           --workers) workers=${2:-} ;;
           --wandb-project-name | --wandb-entity) track+=("$1" "${2:-}") ;;
+          --into) into=${2:-} ;;
           --run) mode=run run=${2:-} ;;
           *) die "there is no $1; see ./benchmark.sh --help" ;;
         esac
@@ -421,16 +438,22 @@ main() {
     esac
     shift
   done
+  tasks=${tasks// /} variants=${variants// /} seeds=${seeds// /}
+  case "$into" in
+    */* | .* | -* | logs | plots | slurm | incomplete) die "--into must be a name for a folder, not $into" ;;
+    ?*) prefix=$into/ ;;
+  esac
   known --tasks "$tasks" "$task_table"
   known --variants "$variants" "$VARIANTS"
   numbers --seeds "$seeds" 0
   numbers --total-timesteps "${total_timesteps:-1}" 1
   numbers --workers "${workers:-1}" 1
-  case " $script_args" in
+  case " ${script_args//_/-} " in
+    *' --help '* | *' -h '*) die "--script-args: --help trains nothing" ;;
     *' --seed'* | *' --env-id'* | *' --total-timesteps'* | *' --run-name'* | *' --exp-name'* | *' --track'* | *' --wandb'*)
       die "--script-args: seeds, tasks, steps, names and W&B have flags of their own; see ./benchmark.sh --help" ;;
   esac
-  [ "$mode" != sweep ] || [ ${#sbatch_options[@]} = 0 ] || die "what follows -- goes to sbatch: add --slurm, or leave it out"
+  [ "$mode" = slurm ] || [ "$mode" = dry-run ] || [ ${#sbatch_options[@]} = 0 ] || die "what follows -- goes to sbatch: add --slurm, or leave it out"
 
   case "${PYTHON:-}" in [!/]*/*) export PYTHON=$PWD/$PYTHON ;; esac
   CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
@@ -464,6 +487,7 @@ main() {
     sweep)
       sweep
       if [ -f plots/make.py ] && [ "$(missing)" != "$(cut -f 1 <<< "$plan")" ]; then
+        echo "drawing"
         "$PYTHON" plots/make.py --runs-dir "$base" --out "$base/plots" || { code=1; echo "error: plots/make.py failed, see above" >&2; }
       fi
       report sweep || code=$? ;;

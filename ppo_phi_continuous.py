@@ -295,10 +295,10 @@ def compiled(update, agent, adam, learning_rate, args, *inputs):
     on_interrupt = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))  # the compiler may hang or abort at Ctrl-C
     try:
         graph(copy.deepcopy(agent), copy.deepcopy(adam), learning_rate, args, *inputs)
-    except (torch._inductor.exc.InductorError, torch._dynamo.exc.BackendCompilerFailed) as error:
+    except torch._dynamo.exc.TorchDynamoException as error:  # no C++ compiler, or say an .item() in the surrogate
         graph, args.compile = update, False
         if not pressed:
-            print(f"--compile: no C++ compiler? going on uncompiled, slower ({type(error).__name__})", file=sys.stderr)
+            print(f"--compile: no C++ compiler, or not one graph ({type(error).__name__}); going on without", file=sys.stderr)
     signal.signal(signal.SIGINT, on_interrupt)
     if pressed:
         raise KeyboardInterrupt
@@ -378,11 +378,10 @@ def evaluate(path, episodes=10):
     stats = RunningStats(**{name: value.numpy() for name, value in checkpoint["obs_stats"].items()})
     returns = np.zeros(episodes)
     for episode in range(episodes):
-        obs, _ = env.reset(seed=(args.seed + 1 + episode) % 2**32)
-        terminated = truncated = False
-        while not (terminated or truncated):
+        (obs, _), over = env.reset(seed=(args.seed + 1 + episode) % 2**32), (False, False)
+        while not any(over):
             actions = policy(stats.normalise(obs[None]).astype(np.float32), 0.0)
-            obs, reward, terminated, truncated, _ = env.step(np.clip(actions.reshape(low.shape), low, high))
+            obs, reward, *over, _ = env.step(np.clip(actions.reshape(low.shape), low, high))
             returns[episode] += reward
     env.close()
     return returns
@@ -403,8 +402,9 @@ def train(args):
         import wandb
 
         where = {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": str(folder.relative_to("runs"))}
+        what = {"config": asdict(args), "sync_tensorboard": True, "save_code": True}
         try:
-            wandb.init(**where, group=args.exp_name, job_type=args.env_id, config=asdict(args), sync_tensorboard=True)
+            wandb.init(**where, group=args.exp_name, job_type=args.env_id, **what)
         except wandb.Error as error:
             fail(f"--track: {error} (to track offline, set WANDB_MODE=offline)")
     folder.mkdir(parents=True)

@@ -74,6 +74,24 @@ def test_filters(copy):
     assert [shlex.split(line)[1:] for line in output.splitlines()] == [shlex.split(line) for line in expected]
 
 
+def test_other_ways_to_write_the_same(copy):
+    expected = copy.call("--dry-run", "--tasks", "Hopper-v4,CartPole-v1", "--seeds", "0")
+    assert copy.call("--dry-run", "--tasks=Hopper-v4, CartPole-v1", "--seeds=0") == expected
+
+
+def test_a_folder_of_its_own(copy):
+    code, output = copy.call(*PAIR, "--variants", "clip", "--into", "of mine", "--script-args", "--clip-coef 0.1")
+    assert code == 0, output
+    assert [path.parent for path in copy.runs.rglob("result.json")] == [copy.runs / "of mine" / "CartPole-v1__ppo_clip_cartpole__0"]
+    code, output = copy.call(*PAIR, "--variants", "clip", "--status")
+    assert code == 1 and "1 missing" in output
+    assert "1 done" in copy.call(*PAIR, "--variants", "clip", "--into=of mine", "--status", "--script-args=--clip-coef 0.1")[1]
+
+
+def test_status_submits_nothing(copy):
+    assert copy.call(*PAIR, "--status", "--slurm")[1] == copy.call(*PAIR, "--slurm", "--status")[1]
+
+
 def test_one_line_adds_a_task_and_one_a_variant(copy):
     copy.edit("\nCartPole-v1       cartpole    100000", "\nSwimmer-v5 continuous 5\nCartPole-v1 cartpole 100000")
     copy.edit("\nphi  ", "\nwide continuous ppo_clip_continuous.py --exp-name wide --clip-coef 0.4\nphi  ")
@@ -99,6 +117,16 @@ def test_help_fits_a_screen(copy):
         ("--total-timesteps -5", "--total-timesteps"),
         ("--workers 0", "--workers"),
         ("--workers", "--workers"),
+        ("--seeds 00,0", "--seeds"),
+        ("--seeds 10000000000", "--seeds"),
+        ("--into a/b", "--into"),
+        ("--into logs", "--into"),
+        ("quick --tasks Ant-v4", "Hopper-v4,CartPole-v1"),
+        ("--script-args --exp_name=y", "--script-args"),
+        ("--script-args --help", "--script-args"),
+        ("--script-args --num-minibatches=7", "--num-minibatches"),
+        ("--total-timesteps 100", "--total-timesteps"),
+        ("--status -- --time=1", "--slurm"),
         ("--script-args --seed=3", "--script-args"),
         ("-- --time=1", "--slurm"),
     ],
@@ -128,6 +156,14 @@ def test_arguments_that_the_scripts_refuse_start_nothing(copy):
     code, output = copy.call(*PAIR, "--script-args", "--learning-rat 1")
     assert code == 2 and "--learning-rat" in output
     assert not copy.runs.exists()
+
+
+def test_a_python_without_the_requirements_is_one_line(copy, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -S "$@"\n')
+    python.chmod(0o755)
+    code, output = copy.call(*PAIR, PYTHON=str(python))
+    assert code == 2 and "requirements.txt" in output and "tyro" in output and output.count("\n") == 1
 
 
 def test_a_line_with_a_script_that_is_not_there(copy):
@@ -192,6 +228,7 @@ def test_tracked_runs_go_to_wandb(copy):
     text = (run / f"run-{run.name.rsplit('-')[-1]}.wandb").read_bytes()
     for word in (b"of mine", b"CartPole-v1__ppo_klip_cartpole__0", b"ppo_klip_cartpole", b"CartPole-v1"):
         assert word in text
+    assert [path.name for path in (run / "files" / "code").rglob("*.py")] == ["ppo_klip_cartpole.py"]
 
 
 # That it loses nothing
@@ -254,6 +291,15 @@ def test_a_failure_does_not_stop_the_rest_and_is_retried_alone(copy):
     assert starts.pop("CartPole-v1__ppo_clip_cartpole__1") == 1 and set(starts.values()) == {2}
     assert times.items() <= copy.times().items()
     assert (copy.runs / "incomplete" / f"{name}.1").is_dir()
+
+
+def test_a_mistake_in_a_script_is_shown(copy):
+    script = copy.folder / "ppo_klip_cartpole.py"
+    script.write_text(script.read_text().replace("beta = torch.where(", "beta = torch.were("))
+    code, output = copy.call(*PAIR)
+    assert code == 1 and "1 done, 1 failed" in output
+    *_, summary = output.partition("2 runs: ")
+    assert "exit code 1" in summary and "AttributeError: module 'torch' has no attribute 'were'" in summary
 
 
 def test_two_sweeps_at_once_share_the_runs(copy, undisturbed):

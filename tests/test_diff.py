@@ -47,6 +47,14 @@ def test_outside_docstring_and_surrogate_the_forms_are_one_text(one, other):
     assert definitions(one)["surrogate"] != definitions(other)["surrogate"]
 
 
+def test_the_readme_shows_the_diff():
+    scripts = ("ppo_clip_continuous.py", "ppo_klip_continuous.py")
+    diff = subprocess.run(["diff", *scripts], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    surrogate = diff[diff.index('<     """Per-sample objective') :]
+    *_, header = diff[: -len(surrogate)].strip().splitlines()
+    assert f"{header}\n{surrogate}```\n" in (ROOT / "README.md").read_text()
+
+
 def test_kl_scalar_differs_from_clip_by_few_lines(tmp_path):
     for script in ("ppo_clip_continuous", "ppo_kl_scalar_continuous"):
         (tmp_path / script).write_text(without(path(script)))

@@ -1,12 +1,14 @@
 """Runs that cannot go on: one line, the right exit code, no traceback, no result.json."""
 
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
-from helpers import SHORT, command, environment, run
+from helpers import ROOT, SHORT, command, environment, run
 
 LONG = (*SHORT, "--total-timesteps", "40960")
 CONTINUOUS = ("ppo_clip_continuous", *LONG, "--no-compile")
@@ -80,6 +82,19 @@ def test_without_a_compiler_a_run_goes_on(tmp_path):
     assert done.result["args"]["compile"] is False
     eager = run(tmp_path / "eager", *arguments, "--no-compile")
     assert done.result["params_sha256"] == eager.result["params_sha256"]
+
+
+def test_a_coefficient_that_cannot_be_compiled_trains_uncompiled(tmp_path):
+    """A change that a reader might try: torch cannot trace .item() in one graph."""
+    text = (ROOT / "ppo_klip_continuous.py").read_text()
+    changed = text.replace("torch.where(kill, -ratio * advantages, 0.0)", "(kill * -ratio * advantages.max().item())")
+    assert changed != text
+    (tmp_path / "ppo_mine.py").write_text(changed)
+    command = [sys.executable, "ppo_mine.py", *SHORT, "--total-timesteps", "512", "--run-name", "mine"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("--compile: ") and "Unsupported" in done.stderr and done.stderr.count("\n") == 1
+    assert json.loads((tmp_path / "runs" / "mine" / "result.json").read_text())["args"]["compile"] is False
 
 
 @pytest.fixture
