@@ -141,13 +141,14 @@ def test_submit_cancel_requeue_resubmit(slurm, tmp_path):
 
 def test_a_failed_task_fails_in_slurm_too(slurm, tmp_path):
     copy = Copy(tmp_path)
-    arguments = ("--tasks", "CartPole-v1", "--variants", "clip", "--seeds", "0", "--total-timesteps", "5")
+    copy.edit("\nCartPole-v1       cartpole    100000", "\nNoSuch-v4 cartpole 100000\nCartPole-v1 cartpole 100000")
+    arguments = ("--tasks", "NoSuch-v4", "--variants", "clip", "--seeds", "0")
     code, output = copy.call(*arguments, "--slurm", **slurm.variables)
     assert code == 0, output
     job = output.partition("submitted job array ")[2].partition(":")[0]
     wait_for(lambda: "JobState=FAILED" in slurm("scontrol", "show", "job", job))
     code, output = copy.call(*arguments, "--status", **slurm.variables)
-    assert code == 1 and "1 runs: 1 failed" in output and "--total-timesteps must be at least" in output
+    assert code == 1 and "1 runs: 1 failed" in output and "error: --env-id NoSuch-v4" in output
 
 
 def test_an_option_that_sbatch_refuses_leaves_nothing_behind(slurm, tmp_path):
