@@ -1,122 +1,91 @@
-"""KLip-PPO, the β_t form of PPO-Clip, for continuous actions.
+"""KLip-PPO, the β_t form of PPO-Clip, for continuous actions, in the manner of CleanRL (Huang et al. 2022).
 
 Maximises, per sample, with the ratio w = π_new(a|s) / π_old(a|s) and the advantage Â,
 
-    w Â + β_t log π_new(a|s),   β_t = -w Â on I_kill, 0 elsewhere, held constant        (Colletti & Holzinger 2026)
+    w Â - β_t KL,   KL = -log w,   β_t = -w Â  where w > 1+ε, Â > 0  or  w < 1-ε, Â < 0,   0 elsewhere, held constant
 
-where I_kill = {w > 1+ε, Â > 0} ∪ {w < 1-ε, Â < 0}: a KL penalty whose coefficient varies per sample.
-
-Theorem 1 (arXiv 2606.23932): its gradient is that of PPO-Clip, min(w Â, clip(w, 1-ε, 1+ε) Â), at every minibatch. With
-one seed, ppo_clip, ppo_phi and ppo_klip end training with the same parameters, bit for bit (params_sha256).
+Theorem 1 (Colletti & Holzinger 2026, arXiv 2606.23932): its gradient is that of PPO-Clip, min(w Â, clip(w) Â). With one
+seed, ppo_clip, ppo_phi and ppo_klip end with the same parameters, bit for bit (params_sha256).
 
     python ppo_klip_continuous.py --env-id HalfCheetah-v4 --seed 0
     diff ppo_clip_continuous.py ppo_klip_continuous.py
-
-In the manner of CleanRL's ppo_continuous_action.py (Huang et al. 2022): one file, one loop, the same names and tags.
 """
 
+import ast
 import copy
 import hashlib
-import io
 import json
-import logging
 import math
 import os
-import random
-import shlex
-import signal
 import sys
-import threading
 import time
 import warnings
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[variable] = "1"  # networks this small are slower on more threads; libraries read this when imported
-logging.getLogger("torch.utils.cpp_extension").setLevel("ERROR")  # or it warns where CUDA's tools are, but no GPU
+os.environ["OMP_NUM_THREADS"] = "1"  # networks this small are slower on more threads; read when torch is imported
 
 import gymnasium as gym
 import numpy as np
 import torch
 import tyro
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 from torch import nn
-from torch.utils import cpp_extension
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 warnings.filterwarnings("ignore", message=".*out of date")  # the paper's tasks are v4
 
 
-@dataclass
+@dataclass(config={"allow_inf_nan": False})
 class Args:
-    exp_name: str = os.path.basename(__file__)[: -len(".py")]
-    """the name of this experiment"""
-    seed: int = 0
-    """seed of the experiment"""
-    torch_deterministic: bool = True
-    """if toggled, `torch.backends.cudnn.deterministic=True`"""
-    cuda: bool = False
-    """if toggled, update the networks on the GPU (networks this small are faster on a CPU)"""
-    compile: bool = True
-    """if toggled, compile the minibatch update as one graph"""
-    track: bool = False
-    """if toggled, track the run with Weights & Biases (offline with WANDB_MODE=offline)"""
-    wandb_project_name: str = "klip-ppo"
-    """the W&B project"""
-    wandb_entity: str | None = None
-    """the W&B entity (team)"""
-    capture_video: bool = False
-    """whether to record videos of the agent (in `videos/{run_name}`)"""
-    save_model: bool = False
-    """whether to save `agent.pt` in the run folder and evaluate it for 10 episodes"""
-    run_name: str | None = None
-    """the run's folder below `runs/`; `{env_id}__{exp_name}__{seed}__{unix time}` if not given"""
+    exp_name: str = Path(__file__).stem  # the name of this experiment
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # seed of the experiment
+    torch_deterministic: bool = True  # CleanRL's flag; without effect, nothing here has a faster random variant
+    cuda: bool = False  # update the networks on the GPU (networks this small are faster on a CPU)
+    compile: bool = True  # compile the minibatch update as one graph
+    track: bool = False  # track the run with Weights & Biases (offline with WANDB_MODE=offline)
+    wandb_project_name: str = "klip-ppo"  # the W&B project
+    wandb_entity: str | None = None  # the W&B entity (team)
+    capture_video: bool = False  # record videos of the agent (in `videos/{run_name}`)
+    save_model: bool = False  # save `agent.pt` in the run's folder and evaluate it for 10 episodes
+    run_name: str | None = None  # folder in `runs/`; `{env_id}__{exp_name}__{seed}__{unix time}` if not given
 
-    env_id: str = "HalfCheetah-v4"
-    """the id of the environment"""
-    total_timesteps: int = 1_000_000
-    """total environment steps, rounded down to whole rollouts"""
-    learning_rate: float = 3e-4
-    """the learning rate of Adam"""
-    num_envs: int = 1
-    """the number of environments stepped side by side"""
-    num_steps: int = 2048
-    """the number of steps in each environment per rollout"""
-    anneal_lr: bool = True
-    """whether to anneal the learning rate linearly to 0"""
-    gamma: float = 0.99
-    """the discount factor γ"""
-    gae_lambda: float = 0.95
-    """the λ of generalised advantage estimation"""
-    num_minibatches: int = 32
-    """the number of minibatches per epoch (a minibatch of 2^k samples makes the bit identity certain)"""
-    update_epochs: int = 10
-    """the number of epochs per rollout"""
-    norm_adv: Literal["rollout", "minibatch", "none"] = "rollout"
-    """over what to normalise advantages"""
-    clip_coef: float = 0.2
-    """ε, the half width of the band [1-ε, 1+ε]"""
-    clip_vloss: bool = True
-    """whether to clip the value loss, also at ε"""
-    ent_coef: float = 0.0
-    """the weight of the entropy bonus"""
-    vf_coef: float = 0.5
-    """the weight of the value loss"""
-    max_grad_norm: float = 0.5
-    """the maximum norm of the gradient"""
-    target_kl: float | None = None
-    """stop the epochs of a rollout once the mean approximate KL of one is above this"""
+    env_id: str = "HalfCheetah-v4"  # the id of the environment
+    total_timesteps: PositiveInt = 1_000_000  # total environment steps, rounded down to whole rollouts
+    learning_rate: PositiveFloat = 3e-4  # the learning rate of Adam
+    num_envs: PositiveInt = 1  # the number of environments stepped side by side
+    num_steps: PositiveInt = 2048  # the number of steps in each environment per rollout
+    anneal_lr: bool = True  # anneal the learning rate linearly to 0
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.99  # the discount factor γ
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95  # the λ of generalised advantage estimation
+    num_minibatches: PositiveInt = 32  # minibatches per epoch (2^k samples in each make the bit identity certain)
+    update_epochs: PositiveInt = 10  # the number of epochs per rollout
+    norm_adv: Literal["rollout", "minibatch", "none"] = "rollout"  # over what to normalise advantages
+    clip_coef: Annotated[float, Field(gt=0, lt=1)] = 0.2  # ε, the half width of the band [1-ε, 1+ε]
+    clip_vloss: bool = True  # clip the value loss, also at ε
+    ent_coef: NonNegativeFloat = 0.0  # the weight of the entropy bonus
+    vf_coef: NonNegativeFloat = 0.5  # the weight of the value loss
+    max_grad_norm: PositiveFloat = 0.5  # the maximum norm of the gradient
+    target_kl: PositiveFloat | None = None  # stop a rollout's epochs once the mean approximate KL of one is above this
+
+    def __post_init__(self):
+        batch_size = self.num_envs * self.num_steps
+        if batch_size % self.num_minibatches:
+            raise ValueError(f"--num-minibatches must divide num_envs * num_steps = {batch_size}")
+        if self.total_timesteps < batch_size:
+            raise ValueError(f"--total-timesteps must be at least one rollout, num_envs * num_steps = {batch_size}")
 
 
 def surrogate(new_logprob, old_logprob, advantages, clip_coef):
-    """Per-sample objective, to be maximised. All tensors (N,); Theorem 1."""
+    """Per-sample objective, to be maximised. All tensors (N,), ε a scalar; Theorem 1, with kl a sample of the KL."""
     ratio = (new_logprob - old_logprob).exp()
     kill = ((ratio > 1 + clip_coef) & (advantages > 0)) | ((ratio < 1 - clip_coef) & (advantages < 0))
     beta = torch.where(kill, -ratio * advantages, 0.0).detach()
-    return ratio * advantages + beta * new_logprob
+    kl = old_logprob - new_logprob
+    return ratio * advantages - beta * kl
 
 
 class Agent(nn.Module):
@@ -146,17 +115,16 @@ def mlp(inputs, outputs, head_std):
 
 
 def numpy_policy(agent):
-    """The policy as a function of obs (n, obs_dim) and noise (n, action_dim), in numpy: between two environment steps
-    a call of torch costs ten times as much. Zero noise gives the most likely actions."""
+    """The policy of obs (n, obs_dim) and noise (n, action_dim; 0: most likely actions) in numpy: ten times as fast."""
     w1, b1, w2, b2, w3, b3 = [p.detach().cpu().numpy().T.copy() for p in agent.actor_mean.parameters()]
     std = agent.actor_logstd.detach().exp().cpu().numpy()
     return lambda obs, noise: np.tanh(np.tanh(obs @ w1 + b1) @ w2 + b2) @ w3 + b3 + std * noise
 
 
-def fail(message, code=2):
-    """Ends the program with one line on standard error."""
-    print("error:", *message.split(), file=sys.stderr)
-    sys.exit(code)
+def fail(message):
+    """Ends the program with a line on standard error and exit code 2: wrong arguments."""
+    print("error:", message, file=sys.stderr)
+    sys.exit(2)
 
 
 class DropInfo(gym.Wrapper):
@@ -166,69 +134,51 @@ class DropInfo(gym.Wrapper):
         return *self.env.step(action)[:4], {}
 
 
-def make_env(args, video_folder=None):
+def make_env(env_id, video_folder=None):
     """One environment with vectors as observations; into video_folder, if given, go videos of some episodes."""
-    env = gym.make(args.env_id, **({"render_mode": "rgb_array"} if video_folder else {}))
+    try:
+        env = gym.make(env_id, **({"render_mode": "rgb_array"} if video_folder else {}))
+    except (gym.error.Error, ImportError) as error:
+        fail(f"--env-id {env_id}: {error}")
+    if not isinstance(env.observation_space, gym.spaces.Box):
+        fail(f"--env-id {env_id}: observations must be a Box, not {env.observation_space}")
+    if not isinstance(env.action_space, gym.spaces.Box) or env.action_space.dtype.kind != "f":
+        fail(f"--env-id {env_id}: actions must be a Box of floats, not {env.action_space}; try ppo_*_cartpole.py")
     if video_folder:
+        try:
+            env.reset()
+            env.render()
+        except Exception as error:  # noqa: BLE001 (every renderer has errors of its own)
+            fail(f"--capture-video: cannot render ({error!r}); set MUJOCO_GL=egl, or leave it out")
         env = gym.wrappers.RecordVideo(env, video_folder, disable_logger=True)
     return DropInfo(env if len(env.observation_space.shape) == 1 else gym.wrappers.FlattenObservation(env))
 
 
-def make_envs(args, video_folder):
-    """The environments, reset within the step that ends an episode; the first records videos if there is a folder."""
-    if video_folder and sys.platform == "linux" and "DISPLAY" not in os.environ:
-        os.environ.setdefault("MUJOCO_GL", "egl")
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-        warnings.filterwarnings("ignore", module="glfw")
-    try:
-        env = gym.make(args.env_id, **({"render_mode": "rgb_array"} if video_folder else {}))
-        if video_folder:
-            env.reset()
-            env.render()
-    except Exception as error:  # noqa: BLE001 (every environment and renderer has errors of its own)
-        sys.unraisablehook = lambda _: None  # and complains again when it is collected
-        remedy = "; if it cannot render, set MUJOCO_GL to egl or leave --capture-video out" if video_folder else ""
-        fail(f"--env-id {args.env_id}: {error or repr(error)}{remedy}")
-    env.close()
-    if not isinstance(env.observation_space, gym.spaces.Box) or len(env.observation_space.shape) > 2:
-        fail(f"--env-id {args.env_id}: observations must be vectors (a Box); these are {env.observation_space}")
-    if not isinstance(env.action_space, gym.spaces.Box):
-        fail(f"--env-id {args.env_id}: actions must be a Box, not {env.action_space}; try ppo_*_cartpole.py")
-    makers = [lambda i=i: make_env(args, None if i else video_folder) for i in range(args.num_envs)]
-    return gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
-
-
-@dataclass
 class RunningStats:
     """Mean and sum of squared deviations (m2) of all that was seen, pooled over the environments (Welford 1962)."""
 
-    mean: np.ndarray
-    m2: np.ndarray
-    count: int = 0
+    def __init__(self, shape):
+        self.mean, self.m2, self.count = np.zeros(shape), np.zeros(shape), 0
 
-    def update(self, x):
-        """Takes in x (n, *shape of mean)."""
-        self.count += len(x)
-        delta = x - self.mean
-        self.mean = self.mean + delta.sum(0) / self.count
-        self.m2 = self.m2 + (delta * (x - self.mean)).sum(0)
-
-    def normalise(self, x):
-        """x (n, *shape of mean), in standard deviations from the mean, within ±10."""
+    def normalise(self, x, frozen=False):
+        """x (n, *shape) in standard deviations from the mean, within ±10; unless frozen, both take in x before."""
+        if not frozen:
+            self.count += len(x)
+            delta = x - self.mean
+            self.mean = self.mean + delta.sum(0) / self.count
+            self.m2 = self.m2 + (delta * (x - self.mean)).sum(0)
         std = np.sqrt(np.maximum(self.m2 / self.count, 1e-8))
         return np.minimum(np.maximum((x - self.mean) / std, -10.0), 10.0)
 
 
 def scale_rewards(stats, rewards, dones, discounted, gamma):
-    """rewards (T, n), each over the standard deviation of the discounted return up to its step, within ±10.
-
-    discounted (n,) carries each environment's discounted return, and stats what was seen of it, across rollouts.
-    """
+    """rewards (T, n), each over the standard deviation of the discounted return up to its step, within ±10; discounted
+    (n,) carries each environment's discounted return, and stats what was seen of it, across rollouts."""
     history = np.empty_like(rewards)
     for t in range(len(rewards)):
         history[t] = discounted[:] = gamma * discounted + rewards[t]
         discounted[dones[t]] = 0.0
-    # RunningStats.update after each step, unrolled into cumulative sums: in a loop it would take as long as the policy.
+    # RunningStats.update after each step, unrolled into cumulative sums: in a loop it takes as long as the policy.
     delta, count = history - stats.mean, stats.count + rewards.shape[1] * np.arange(1, len(rewards) + 1)
     total, squares = delta.sum(1).cumsum(), (delta**2).sum(1).cumsum()
     m2 = stats.m2 + squares - total**2 / count
@@ -237,11 +187,8 @@ def scale_rewards(stats, rewards, dones, discounted, gamma):
 
 
 def gae(rewards, values, next_values, terminations, dones, gamma, gae_lambda):
-    """Generalised advantage estimation (Schulman et al. 2016); every array is (T, n), the result too.
-
-    next_values holds the value of the state that a step led to: where an episode ended, of its final observation.
-    It counts unless that state is terminal; the recursion stops at both kinds of end.
-    """
+    """Generalised advantage estimation (Schulman et al. 2016); all (T, n). next_values are those of the states that the
+    steps led to: they count unless that state is terminal; the recursion stops at every end of an episode."""
     delta = rewards + gamma * next_values * ~terminations - values
     decay = gamma * gae_lambda * ~dones
     advantages, running = np.empty_like(delta), 0.0
@@ -250,23 +197,21 @@ def gae(rewards, values, next_values, terminations, dones, gamma, gae_lambda):
     return advantages
 
 
-def update(agent, adam, learning_rate, args, minibatch):
+def update(args, agent, adam, learning_rate, clip_coef, minibatch):
     """One step of Adam on one minibatch. Returns log w (N,) and the policy loss, value loss and entropy (3,)."""
     obs, actions, old_logprob, advantages, returns, old_values = minibatch
     new_logprob, entropy, values = agent(obs, actions)
     # In float64, because in float32 w Â = clip(w) Â also where w is one rounding step outside the band. On such a tie
     # min halves the gradient and the three forms part: a few samples in 10^9, and a run of 10^6 steps sees 10^7.
-    objective = surrogate(new_logprob.double(), old_logprob.double(), advantages.double(), args.clip_coef)
+    objective = surrogate(new_logprob.double(), old_logprob.double(), advantages.double(), clip_coef)
     policy_loss = -objective.mean().float()
     value_error = (values - returns) ** 2
     if args.clip_vloss:
-        clipped_values = old_values + (values - old_values).clamp(-args.clip_coef, args.clip_coef)
+        clipped_values = old_values + (values - old_values).clamp(-clip_coef, clip_coef)
         value_error = torch.max(value_error, (clipped_values - returns) ** 2)
     value_loss = 0.5 * value_error.mean()
     loss = policy_loss - args.ent_coef * entropy.mean() + args.vf_coef * value_loss
-
-    # Gradient clipping and Adam are written out so that they compile into the same graph as the loss: with
-    # torch.optim.Adam beside it, an update takes a third longer.
+    # Clipping and Adam in the same graph as the loss: with torch.optim.Adam beside it an update takes 1.6 times as long.
     params = list(agent.parameters())
     grads = torch.autograd.grad(loss, params)
     with torch.no_grad():
@@ -282,153 +227,68 @@ def update(agent, adam, learning_rate, args, minibatch):
     return (new_logprob - old_logprob).detach(), torch.stack([policy_loss, value_loss, entropy.mean()]).detach()
 
 
-def compiled(update, agent, adam, learning_rate, args, *inputs):
-    """update as one compiled graph, tried out on copies; update itself, with a line that says so, if that fails."""
+def compiled(args, *inputs):
+    """update as one graph, tried out on copies of its inputs; update itself, and a line that says so, if that fails."""
     torch._dynamo.config.trace_autograd_ops = True
-    cpp_extension.TORCH_LIB_PATH = shlex.quote(cpp_extension.TORCH_LIB_PATH)  # torch 2.13 forgets it: a path with spaces
-    # Of what the graph depends on, only numbers (say, an annealed clip_coef) can change within a run: the other guards are
-    # left out. With them, and with Python instead of C++ between the kernels, an update takes 1.4 times as long.
-    options = {"cpp_wrapper": not args.cuda, "guard_filter_fn": lambda gs: [g.guard_type == "CONSTANT_MATCH" for g in gs]}
-    graph, pressed = torch.compile(update, fullgraph=True, dynamic=False, options=options), []
-    on_interrupt = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))  # the compiler may hang or abort at Ctrl-C
+    # What changes within a run is in tensors, so of the guards only those on numbers stay. With all of them, and with
+    # Python instead of C++ between the kernels, an update takes 1.4 times as long.
+    guards = {"guard_filter_fn": lambda guards: [guard.guard_type == "CONSTANT_MATCH" for guard in guards]}
+    graph = torch.compile(update, fullgraph=True, dynamic=False, options={"cpp_wrapper": not args.cuda, **guards})
     try:
-        graph(copy.deepcopy(agent), copy.deepcopy(adam), learning_rate, args, *inputs)
+        graph(args, *copy.deepcopy(inputs))
+        return graph
     except torch._dynamo.exc.TorchDynamoException as error:  # no C++ compiler, or say an .item() in the surrogate
-        graph, args.compile = update, False
-        if not pressed:
-            print(f"--compile: no C++ compiler, or not one graph ({type(error).__name__}); going on without", file=sys.stderr)
-    signal.signal(signal.SIGINT, on_interrupt)
-    if pressed:
-        raise KeyboardInterrupt
-    return graph
-
-
-def diagnostics(log_ratio, advantages, losses, clip_coef, num_minibatches):
-    """Tags and values of an iteration; log_ratio and advantages (updates, N), losses (updates, 3), all float64.
-
-    Losses and Schulman's KL estimators (k1, k3) are means over the last epoch; the rest is over all updates.
-    """
-    ratio, last_epoch = np.exp(log_ratio), slice(-num_minibatches, None)
-    above, below = ratio > 1 + clip_coef, ratio < 1 - clip_coef
-    kill = (above & (advantages > 0)) | (below & (advantages < 0))
-    pass_ = (above & (advantages < 0)) | (below & (advantages > 0))
-    percentiles = (1, 10, 50, 90, 99)
-    beta = np.percentile(np.where(kill, -ratio * advantages, 0.0), percentiles)
-    return {
-        **dict(zip(("losses/policy_loss", "losses/value_loss", "losses/entropy"), losses[last_epoch].mean(0))),
-        "losses/old_approx_kl": -log_ratio[last_epoch].mean(),
-        "losses/approx_kl": (ratio - 1 - log_ratio)[last_epoch].mean(),
-        "losses/clipfrac": (above | below).mean(),
-        "partition/in": 1 - kill.mean() - pass_.mean(),
-        "partition/kill": kill.mean(),
-        "partition/pass": pass_.mean(),
-        **{f"beta/p{p:02}": value for p, value in zip(percentiles, beta)},
-    }
-
-
-def check(args):
-    """Exits with one line if an argument is out of range; returns the run's folder, which is not there yet."""
-    batch_size = args.num_envs * args.num_steps
-    positive = "learning_rate num_envs num_steps num_minibatches update_epochs max_grad_norm target_kl"
-    for names, holds, remedy in (
-        (positive, lambda x: 0 < x < math.inf, "positive and finite"),
-        ("seed", lambda x: 0 <= x < 2**32, "at least 0 and below 2^32"),
-        ("ent_coef vf_coef", lambda x: 0 <= x < math.inf, "at least 0 and finite"),
-        ("gamma gae_lambda", lambda x: 0 <= x <= 1, "within [0, 1]"),
-        ("clip_coef", lambda x: 0 < x < 1, "within (0, 1)"),
-        ("total_timesteps", lambda x: x >= batch_size, f"at least num_envs * num_steps = {batch_size}, one rollout"),
-        ("cuda", lambda x: not x or torch.cuda.is_available(), "left out where torch finds no GPU"),
-    ):
-        for name in names.split():
-            value = getattr(args, name)
-            if value is not None and not holds(value):
-                fail(f"--{name.replace('_', '-')} must be {remedy}, not {value}")
-    if batch_size % args.num_minibatches:
-        fail(f"--num-minibatches must divide num_envs * num_steps = {batch_size}, as {args.num_minibatches} does not")
-    run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{int(time.time())}"
-    folder = Path("runs", run_name if args.run_name is None else args.run_name)
-    if Path("runs").resolve() not in folder.resolve().parents:
-        fail(f"--run-name must name a folder inside runs/, not {folder}")
-    for there in (folder, Path("videos", folder.relative_to("runs"))) if args.capture_video else (folder,):
-        if there.exists():
-            fail(f"--run-name: {there} exists; choose another name, or move that folder away")
-    disk = os.statvfs("runs" if Path("runs").exists() else ".")
-    if disk.f_bavail == 0 < disk.f_blocks:
-        fail(f"--run-name: no room for {folder}, the disk is full; make room or start in another folder")
-    return folder
-
-
-def write(path, content):
-    """Writes a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-
-
-def evaluate(path, episodes=10):
-    """Undiscounted returns (episodes,) of a saved agent's most likely actions, its normalisation frozen."""
-    checkpoint = torch.load(path, weights_only=True)
-    args = Args(**checkpoint["args"])
-    env = make_env(args)
-    agent = Agent(env.observation_space.shape[0], math.prod(env.action_space.shape))
-    agent.load_state_dict(checkpoint["agent"])
-    policy, low, high = numpy_policy(agent), env.action_space.low, env.action_space.high
-    stats = RunningStats(**{name: value.numpy() for name, value in checkpoint["obs_stats"].items()})
-    returns = np.zeros(episodes)
-    for episode in range(episodes):
-        (obs, _), over = env.reset(seed=(args.seed + 1 + episode) % 2**32), (False, False)
-        while not any(over):
-            actions = policy(stats.normalise(obs[None]).astype(np.float32), 0.0)
-            obs, reward, *over, _ = env.step(np.clip(actions.reshape(low.shape), low, high))
-            returns[episode] += reward
-    env.close()
-    return returns
+        print(f"--compile is off: no C++ compiler, or not one graph ({type(error).__name__})", file=sys.stderr)
+        return update
 
 
 def train(args):
+    """Trains one agent, from the first rollout to result.json."""
     start_time = time.time()
-    folder = check(args)
-    torch.set_num_threads(1)
-    random.seed(args.seed)
-    torch.manual_seed(args.seed)
-    torch.backends.cudnn.deterministic = args.torch_deterministic
-    rng = np.random.default_rng(args.seed)
-    device = torch.device("cuda" if args.cuda else "cpu")
-    envs = make_envs(args, Path("videos", folder.relative_to("runs")) if args.capture_video else None)
+    if args.cuda and not torch.cuda.is_available():
+        fail("--cuda: torch finds no GPU here; leave it out")
+    run_name = args.run_name or f"{args.env_id}__{args.exp_name}__{args.seed}__{int(start_time)}"
+    folder, video_folder = Path("runs", run_name), Path("videos", run_name) if args.capture_video else None
+    if folder.exists() or video_folder and video_folder.exists():
+        fail(f"--run-name: {folder} or its videos exist; choose another name, or move them away")
+    makers = [lambda i=i: make_env(args.env_id, None if i else video_folder) for i in range(args.num_envs)]
+    envs = gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     low, high = envs.action_space.low, envs.action_space.high
+    reached = np.minimum(high, 3) - np.maximum(low, -3)  # by the initial policy, within three standard deviations
+    if (reached < 0.1 * np.where(np.isfinite(high - low), high - low, 6)).any():
+        print(f"warning: actions, within ±3 at first, are clipped to [{low.min()}, {high.max()}]", file=sys.stderr)
     if args.track:
         import wandb
 
-        where = {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": str(folder.relative_to("runs"))}
-        what = {"config": asdict(args), "sync_tensorboard": True, "save_code": True}
+        run = {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": run_name, "config": vars(args)}
         try:
-            wandb.init(**where, group=args.exp_name, job_type=args.env_id, **what)
+            wandb.init(**run, group=args.exp_name, job_type=args.env_id, sync_tensorboard=True, save_code=True)
         except wandb.Error as error:
             fail(f"--track: {error} (to track offline, set WANDB_MODE=offline)")
-    folder.mkdir(parents=True)
     writer = SummaryWriter(folder)
-    table = "\n".join(f"|{name}|{value}|" for name, value in asdict(args).items())
-    writer.add_text("hyperparameters", f"|argument|value|\n|-|-|\n{table}")
+    writer.add_text("hyperparameters", "|arg|value|\n|-|-|\n" + "\n".join(f"|{k}|{v}|" for k, v in vars(args).items()))
 
-    batch_size, num_actions = args.num_envs * args.num_steps, math.prod(envs.single_action_space.shape)
+    # Independent of each other and of default_rng(seed), which Gymnasium gives the first environment.
+    noise_rng, order_rng, _ = map(np.random.default_rng, np.random.SeedSequence(args.seed).spawn(3))  # _: evaluate's
+    torch.manual_seed(args.seed)
+    device = torch.device("cuda" if args.cuda else "cpu")
+    rollout_shape, batch_size = (args.num_steps, args.num_envs), args.num_steps * args.num_envs
+    obs_dim, action_dim = envs.single_observation_space.shape[0], math.prod(envs.single_action_space.shape)
     num_iterations = args.total_timesteps // batch_size
-    agent = Agent(envs.single_observation_space.shape[0], num_actions).to(device)
+    agent = Agent(obs_dim, action_dim).to(device)
     exp_avgs, exp_avg_sqs = ([torch.zeros_like(param) for param in agent.parameters()] for _ in range(2))
     adam = (exp_avgs, exp_avg_sqs, torch.zeros((), dtype=torch.float64, device=device))
+    # Tensors, so that what is annealed within a run does not compile the update anew.
     learning_rate = torch.tensor(args.learning_rate, dtype=torch.float64, device=device)
-    step_minibatch = update
+    clip_coef = torch.tensor(args.clip_coef, dtype=torch.float64, device=device)
 
-    obs = np.zeros((args.num_steps, *envs.observation_space.shape), np.float32)
-    actions = np.zeros((args.num_steps, args.num_envs, num_actions), np.float32)
-    rewards = np.zeros((args.num_steps, args.num_envs))
-    terminations, dones = np.zeros((2, args.num_steps, args.num_envs), bool)
-    raw_obs, _ = envs.reset(seed=args.seed)
-    obs_stats = RunningStats(np.zeros(obs.shape[2:]), np.zeros(obs.shape[2:]))
-    obs_stats.update(raw_obs)
-    next_obs = obs_stats.normalise(raw_obs)
-    return_stats, discounted = RunningStats(np.zeros(()), np.zeros(())), np.zeros(args.num_envs)
+    obs, next_obs = np.zeros((2, *rollout_shape, obs_dim), np.float32)
+    actions = np.zeros((*rollout_shape, action_dim), np.float32)
+    rewards, (terminations, dones) = np.zeros(rollout_shape), np.zeros((2, *rollout_shape), bool)
+    obs_stats, return_stats, discounted = RunningStats(obs_dim), RunningStats(()), np.zeros(args.num_envs)
     episode_return, episode_length = np.zeros((2, args.num_envs))
-    recent_returns, latest = [], "no episode has ended"
+    current_obs = obs_stats.normalise(envs.reset(seed=args.seed)[0])
+    recent_returns, latest, diverged = [], "no episode has ended", None
     progress = tqdm(total=num_iterations * batch_size, unit=" steps", disable=not sys.stderr.isatty())
 
     for iteration in range(1, num_iterations + 1):
@@ -437,75 +297,71 @@ def train(args):
             learning_rate.fill_(args.learning_rate * (1 - (iteration - 1) / num_iterations))
 
         # Collect a rollout. Where an episode ends, raw_obs is the first observation of the next one already.
-        policy, noise = numpy_policy(agent), rng.standard_normal(actions.shape, np.float32)
-        final_at, final_obs, returns, lengths = [], [], [], []
+        policy, noise = numpy_policy(agent), noise_rng.standard_normal(actions.shape, np.float32)
+        episodes = []
         for t in range(args.num_steps):
-            obs[t] = next_obs
+            obs[t] = current_obs
             actions[t] = policy(obs[t], noise[t])
             clipped_actions = np.minimum(np.maximum(actions[t].reshape(low.shape), low), high)
             raw_obs, rewards[t], terminations[t], truncations, infos = envs.step(clipped_actions)
             dones[t] = terminations[t] | truncations
+            current_obs = next_obs[t] = obs_stats.normalise(raw_obs)
             episode_return += rewards[t]
             episode_length += 1
             if "final_obs" in infos:
-                for i in np.flatnonzero(dones[t]):
-                    final_at.append((t, i))
-                    final_obs.append(obs_stats.normalise(infos["final_obs"][i][None]))
-                    returns.append(episode_return[i])
-                    lengths.append(episode_length[i])
+                final_obs = np.stack(infos["final_obs"][dones[t]])
+                final_obs[~np.isfinite(final_obs)] = np.nan  # or ±inf would become ±10
+                next_obs[t, dones[t]] = obs_stats.normalise(final_obs, frozen=True)
+                episodes.extend(zip(episode_return[dones[t]], episode_length[dones[t]]))
                 episode_return[dones[t]] = episode_length[dones[t]] = 0
-            obs_stats.update(raw_obs)
-            next_obs = obs_stats.normalise(raw_obs)
+        finite = np.isfinite(rewards).all(-1) & np.isfinite(next_obs).all((-2, -1))
+        if not finite.all():
+            diverged = "a reward or an observation of the environment"
+            global_step += (int(finite.argmin()) + 1 - args.num_steps) * args.num_envs
+            break
 
         # Values, log-probabilities, advantages and returns, each in one batch.
-        batch_obs = torch.as_tensor(obs.reshape(batch_size, -1), device=device)
-        batch_actions = torch.as_tensor(actions.reshape(batch_size, -1), device=device)
-        ahead = torch.as_tensor(np.concatenate([next_obs, *final_obs]), dtype=torch.float32, device=device)
+        batch_obs, batch_actions = (torch.as_tensor(x, device=device).flatten(0, 1) for x in (obs, actions))
         with torch.no_grad():
             logprobs, _, batch_values = agent(batch_obs, batch_actions)
-            ahead_values = agent.critic(ahead).squeeze(-1).cpu().numpy()
-        values = batch_values.cpu().numpy().reshape(rewards.shape)
-        next_values = np.concatenate([values[1:], ahead_values[None, : args.num_envs]])
-        for at, value in zip(final_at, ahead_values[args.num_envs :]):
-            next_values[at] = value
-        scaled = scale_rewards(return_stats, rewards, dones, discounted, args.gamma)
-        advantages = gae(scaled, values, next_values, terminations, dones, args.gamma, args.gae_lambda)
-        batch_returns = torch.as_tensor((advantages + values).reshape(-1), dtype=torch.float32, device=device)
+            next_values = agent.critic(torch.as_tensor(next_obs, device=device)).squeeze(-1).cpu().numpy()
+        values = batch_values.cpu().numpy().reshape(rollout_shape)
+        scaled_rewards = scale_rewards(return_stats, rewards, dones, discounted, args.gamma)
+        advantages = gae(scaled_rewards, values, next_values, terminations, dones, args.gamma, args.gae_lambda)
+        returns = advantages + values
         if args.norm_adv == "rollout":
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        batch_advantages = torch.as_tensor(advantages.reshape(-1), dtype=torch.float32, device=device)
-        batch = (batch_obs, batch_actions, logprobs, batch_advantages, batch_returns, batch_values)
+        targets = torch.as_tensor(np.stack([advantages, returns]), dtype=torch.float32, device=device).flatten(1)
+        batch = (batch_obs, batch_actions, logprobs, *targets, batch_values)
 
         # Update the networks.
-        log_ratios, used_advantages, losses = [], [], []
+        if iteration == 1:
+            minibatch = [x[: batch_size // args.num_minibatches] for x in batch]
+            step = compiled(args, agent, adam, learning_rate, clip_coef, minibatch) if args.compile else update
+            args.compile = step is not update
+        outputs, used_advantages = [], []
         for _ in range(args.update_epochs):
-            order = torch.randperm(batch_size).to(device)
+            order = torch.as_tensor(order_rng.permutation(batch_size), device=device)
             shuffled = [x[order].chunk(args.num_minibatches) for x in batch]
             if args.norm_adv == "minibatch":
                 shuffled[3] = [(x - x.mean()) / (x.std(correction=0) + 1e-8) for x in shuffled[3]]
             for minibatch in zip(*shuffled):
-                if args.compile and iteration == 1 and not log_ratios:
-                    step_minibatch = compiled(update, agent, adam, learning_rate, args, minibatch)
-                log_ratio, loss = step_minibatch(agent, adam, learning_rate, args, minibatch)
-                log_ratios.append(log_ratio)
-                losses.append(loss)
+                outputs.append(step(args, agent, adam, learning_rate, clip_coef, minibatch))
             used_advantages += shuffled[3]
-            if args.target_kl is not None:
-                log_ratio = torch.cat(log_ratios[-args.num_minibatches :])
-                if (log_ratio.exp() - 1 - log_ratio).mean() > args.target_kl:
-                    break
+            log_ratio = torch.cat([log_ratio for log_ratio, _ in outputs[-args.num_minibatches :]])
+            if args.target_kl is not None and (log_ratio.exp() - 1 - log_ratio).mean() > args.target_kl:
+                break
+        record = [torch.stack(x).double().cpu().numpy() for x in (*zip(*outputs), used_advantages)]
+        if not (np.isfinite(record[1]).all() and all(param.isfinite().all() for param in agent.parameters())):
+            diverged = "a loss or a parameter"
+            break
 
         # Diagnose and log.
-        record = [torch.stack(x).double().cpu().numpy() for x in (log_ratios, used_advantages, losses)]
-        if not (np.isfinite(record[2]).all() and all(param.isfinite().all() for param in agent.parameters())):
-            fail(f"a loss or a parameter is not finite after step {global_step}: try a smaller --learning-rate", code=1)
-        tags = diagnostics(*record, args.clip_coef, args.num_minibatches)
-        residual = batch_returns - batch_values
-        tags["losses/explained_variance"] = (1 - residual.var() / batch_returns.var()).item()
-        tags["charts/learning_rate"] = learning_rate.item()
-        tags["charts/SPS"] = global_step / (time.time() - start_time)
-        if returns:
-            tags["charts/episodic_return"], tags["charts/episodic_length"] = np.mean(returns), np.mean(lengths)
+        tags = diagnostics(*record, clip_coef.item(), args.num_minibatches)
+        tags["losses/explained_variance"] = 1 - (returns - values).var() / max(returns.var(), 1e-12)
+        tags |= {"charts/learning_rate": learning_rate.item(), "charts/SPS": global_step / (time.time() - start_time)}
+        if episodes:
+            tags["charts/episodic_return"], tags["charts/episodic_length"] = np.mean(episodes, 0)
             latest = f"return {tags['charts/episodic_return']:.1f}"
             if global_step > 0.9 * num_iterations * batch_size:
                 recent_returns.append(tags["charts/episodic_return"])
@@ -518,40 +374,77 @@ def train(args):
     progress.close()
     envs.close()
 
-    # Save, evaluate, close. result.json comes last: where it is, the run is complete.
+    # Save, evaluate, close. result.json comes last: if it exists, the run is complete.
     wall_time = time.time() - start_time
     parameters = b"".join(param.detach().cpu().numpy().tobytes() for _, param in agent.named_parameters())
     result = {name: getattr(args, name) for name in ("env_id", "exp_name", "seed")} | {
-        "args": asdict(args),
+        "args": vars(args),
         "global_step": global_step,
-        "final_return": float(np.mean(recent_returns)) if recent_returns else None,
+        "final_return": float(np.mean(recent_returns)) if recent_returns and not diverged else None,
+        "diverged_at": global_step if diverged else None,
         "wall_time_s": wall_time,
         "sps": global_step / wall_time,
         "params_sha256": hashlib.sha256(parameters).hexdigest(),
+        "script_sha256": script_sha256(args),
         "versions": {name: version(name) for name in ("torch", "gymnasium", "mujoco", "numpy")},
     }
-    if args.save_model:
-        stats = {name: torch.as_tensor(value) for name, value in asdict(obs_stats).items()}
-        checkpoint = io.BytesIO()
-        torch.save({"agent": agent.cpu().state_dict(), "obs_stats": stats, "args": asdict(args)}, checkpoint)
-        write(folder / "agent.pt", checkpoint.getvalue())
+    if args.save_model and not diverged:
+        stats = {name: torch.as_tensor(value) for name, value in vars(obs_stats).items()}
+        torch.save({"agent": agent.cpu().state_dict(), "obs_stats": stats, "args": vars(args)}, folder / "agent.pt")
         result["eval_returns"] = evaluate(folder / "agent.pt").tolist()
         for episode, value in enumerate(result["eval_returns"]):
             writer.add_scalar("eval/episodic_return", value, episode)
     writer.close()
     if args.track:
         wandb.summary.update(result)
-        wandb.finish()
-    write(folder / "result.json", json.dumps(result, indent=2).encode())
+    (folder / "result.json.partial").write_text(json.dumps(result, indent=2))
+    os.replace(folder / "result.json.partial", folder / "result.json")
+    if diverged:
+        sys.exit(f"error: {diverged} is not finite at step {global_step}")
     print(f"{folder}: final return {result['final_return']}, params_sha256 {result['params_sha256']}")
 
 
+def diagnostics(log_ratio, losses, advantages, clip_coef, num_minibatches):
+    """An iteration's tags from log w, Â (updates, N) and losses (updates, 3); losses and KL are of its last epoch."""
+    ratio, last_epoch = np.exp(log_ratio), slice(-num_minibatches, None)
+    above, below, good, bad = ratio > 1 + clip_coef, ratio < 1 - clip_coef, advantages > 0, advantages < 0
+    sets = {"kill": (above & good) | (below & bad), "pass": (above & bad) | (below & good)}
+    sets["in"] = ~(sets["kill"] | sets["pass"])
+    beta = np.where(sets["kill"], -ratio * advantages, 0.0)
+    return {
+        **dict(zip(("losses/policy_loss", "losses/value_loss", "losses/entropy"), losses[last_epoch].mean(0))),
+        "losses/old_approx_kl": -log_ratio[last_epoch].mean(),
+        "losses/approx_kl": (ratio - 1 - log_ratio)[last_epoch].mean(),
+        "losses/clipfrac": (above | below).mean(),
+        **{f"partition/{name}": members.mean() for name, members in sets.items()},
+        **{f"beta/p{p:02}": np.percentile(beta, p) for p in (1, 10, 50, 90, 99)},
+    }
+
+
+def script_sha256(args):
+    """SHA-256 of the syntax tree of this file, and of the file that defines args if that is another one (in betas/)."""
+    files = dict.fromkeys(Path(file).resolve() for file in (__file__, sys.modules[type(args).__module__].__file__))
+    return hashlib.sha256("\n".join(ast.dump(ast.parse(file.read_text())) for file in files).encode()).hexdigest()
+
+
+def evaluate(path, episodes=10):
+    """Undiscounted returns (episodes,) of a saved agent's most likely actions, its normalisation frozen."""
+    checkpoint = torch.load(path, weights_only=True)
+    env = make_env(checkpoint["args"]["env_id"])
+    agent = Agent(env.observation_space.shape[0], math.prod(env.action_space.shape))
+    agent.load_state_dict(checkpoint["agent"])
+    policy, low, high = numpy_policy(agent), env.action_space.low, env.action_space.high
+    obs_stats, returns = RunningStats(()), np.zeros(episodes)
+    vars(obs_stats).update({name: value.numpy() for name, value in checkpoint["obs_stats"].items()})
+    env.reset(seed=int(np.random.SeedSequence(checkpoint["args"]["seed"]).spawn(3)[2].generate_state(1)[0]))
+    for episode in range(episodes):
+        (obs, _), over = env.reset(), (False, False)
+        while not any(over):
+            actions = policy(obs_stats.normalise(obs[None], frozen=True).astype(np.float32), 0.0)
+            obs, reward, *over, _ = env.step(np.clip(actions.reshape(low.shape), low, high))
+            returns[episode] += reward
+    return returns
+
+
 if __name__ == "__main__":
-    # TensorBoard's thread must not print a traceback beside our line about a full disk.
-    threading.excepthook = lambda hook: isinstance(hook.exc_value, OSError) or threading.__excepthook__(hook)
-    try:
-        train(tyro.cli(Args))
-    except KeyboardInterrupt:
-        fail("interrupted", code=130)
-    except OSError as error:
-        fail(f"{error}: if the disk is full or read-only, make room or start in another folder")
+    train(tyro.cli(Args))
