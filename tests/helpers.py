@@ -11,9 +11,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 THREE = ("clip", "klip", "phi")
-SURROGATES = ("ppo_clip_continuous", "ppo_klip_continuous", "ppo_phi_continuous", "ppo_clip_cartpole", "ppo_klip_cartpole")
+SURROGATES = tuple(f"ppo_{form}_{task}" for task in ("continuous", "cartpole") for form in THREE)
 CONTINUOUS = (*SURROGATES[:3], "ppo_kl_scalar_continuous")
-SCRIPTS = (*CONTINUOUS, *SURROGATES[3:])
+SCRIPTS = (*CONTINUOUS, *SURROGATES[3:], "ppo_kl_scalar_cartpole")
 
 # Rollouts of 256 steps in minibatches of 64: as many updates a second as the defaults, in a few seconds.
 SHORT = ("--env-id", "Hopper-v4", "--num-steps", "256", "--num-minibatches", "4", "--learning-rate", "1e-3")

@@ -11,7 +11,7 @@ import references
 import torch
 from helpers import CONTINUOUS, SCRIPTS, SURROGATES
 from torch import nn
-from torch.distributions import Categorical, Normal
+from torch.distributions import Categorical, Independent, Normal, kl_divergence
 
 import ppo_clip_cartpole as cartpole
 import ppo_clip_continuous as continuous
@@ -120,31 +120,32 @@ def test_gae_of_several_environments(gamma, gae_lambda):
 def test_running_statistics_are_the_two_pass_ones(script, envs, offset, scale):
     rng, module = np.random.default_rng(0), importlib.import_module(script)
     x = offset + scale * rng.normal(size=(500, envs, 3))
-    stats = module.RunningStats(np.zeros(3), np.zeros(3))
+    stats = module.RunningStats(3)
     for t in range(len(x)):
-        stats.update(x[t])
+        normalised = stats.normalise(x[t])
         if t in (1, 2, 10, 499):
             seen = x[: t + 1].reshape(-1, 3)
             assert stats.count == len(seen)
             np.testing.assert_allclose(stats.mean, seen.mean(0), rtol=1e-12, atol=1e-12 * scale)
             np.testing.assert_allclose(stats.m2 / stats.count, seen.var(0), rtol=1e-5 if offset == 1e5 else 1e-9)
-            np.testing.assert_allclose(stats.normalise(x[t]), references.normalised(x[t], seen), rtol=1e-5, atol=1e-7)
+            np.testing.assert_array_equal(normalised, stats.normalise(x[t], frozen=True))
+            assert stats.count == len(seen)
+            np.testing.assert_allclose(normalised, references.normalised(x[t], seen), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("script", CONTINUOUS)
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e6, 123.456])
 def test_constant_observations_normalise_to_zero(script, value):
-    stats = importlib.import_module(script).RunningStats(np.zeros(1), np.zeros(1))
+    stats = importlib.import_module(script).RunningStats(1)
     for _ in range(1000):
-        stats.update(np.full((3, 1), value))
         assert abs(stats.normalise(np.full((3, 1), value))).max() < 1e-5
 
 
 @pytest.mark.parametrize("script", CONTINUOUS)
 def test_normalised_observations_stay_within_ten(script):
-    stats = importlib.import_module(script).RunningStats(np.zeros(2), np.zeros(2))
-    stats.update(np.random.default_rng(0).normal(size=(100, 2)))
-    np.testing.assert_array_equal(stats.normalise(np.array([[1e6, -1e6]])), [[10.0, -10.0]])
+    stats = importlib.import_module(script).RunningStats(2)
+    stats.normalise(np.random.default_rng(0).normal(size=(100, 2)))
+    np.testing.assert_array_equal(stats.normalise(np.array([[1e6, -1e6]]), frozen=True), [[10.0, -10.0]])
 
 
 @pytest.mark.parametrize("script", CONTINUOUS)
@@ -154,7 +155,7 @@ def test_rewards_are_scaled_as_by_a_plain_loop(script, envs, offset):
     """Three rollouts in a row; episodes end at random and run across the rollouts' boundaries."""
     rng, module = np.random.default_rng(0), importlib.import_module(script)
     rewards, dones = offset + rng.normal(size=(90, envs)), rng.random((90, envs)) < 0.1
-    stats, discounted = module.RunningStats(np.zeros(()), np.zeros(())), np.zeros(envs)
+    stats, discounted = module.RunningStats(()), np.zeros(envs)
     parts = [slice(0, 40), slice(40, 41), slice(41, 90)]
     got = [module.scale_rewards(stats, rewards[part], dones[part], discounted, 0.95) for part in parts]
     np.testing.assert_allclose(np.concatenate(got), references.scaled_rewards(rewards, dones, 0.95), rtol=1e-6)
@@ -162,7 +163,7 @@ def test_rewards_are_scaled_as_by_a_plain_loop(script, envs, offset):
 
 @pytest.mark.parametrize("script", CONTINUOUS)
 def test_scaled_rewards_stay_within_ten(script):
-    stats = importlib.import_module(script).RunningStats(np.zeros(()), np.zeros(()))
+    stats = importlib.import_module(script).RunningStats(())
     rewards = np.array([[0.0], [0.0], [0.0], [0.0], [1e-3], [-1e-2]] + [[0.0]] * 200 + [[50.0], [-5000.0]])
     scaled = importlib.import_module(script).scale_rewards(stats, rewards, np.ones((208, 1), bool), np.zeros(1), 0.99)
     assert scaled.max() == 10.0 and scaled.min() == -10.0
@@ -177,6 +178,10 @@ def minibatches(agent, discrete, count, rng):
             logprob, _, values = agent(obs, actions)
         noise = torch.as_tensor(rng.normal(size=(4, 64)))
         yield obs, actions, logprob + 0.3 * noise[0], noise[1], values + noise[2], values + 0.3 * noise[3]
+
+
+def adam_state(agent):
+    return (*([torch.zeros_like(param) for param in agent.parameters()] for _ in range(2)), torch.zeros(()).double())
 
 
 def reference_loss(agent, minibatch, args):
@@ -208,12 +213,11 @@ def test_update_is_adam_with_clipped_gradients(script, max_grad_norm, clip_vloss
     agent = module.Agent(5, 3).double()
     reference = copy.deepcopy(agent)
     optimizer = torch.optim.Adam(reference.parameters(), eps=1e-5)
-    moments = ([torch.zeros_like(param) for param in agent.parameters()] for _ in range(2))
-    adam = (*moments, torch.zeros((), dtype=torch.float64))
-    clipped = 0
+    adam, eps, clipped = adam_state(agent), torch.tensor(args.clip_coef, dtype=torch.float64), 0
     for step, minibatch in enumerate(minibatches(reference, "cartpole" in script, steps, np.random.default_rng(0))):
         learning_rate = 1e-3 * (1 - step / steps)
-        log_ratio, losses = module.update(agent, adam, torch.tensor(learning_rate, dtype=torch.float64), args, minibatch)
+        rate = torch.tensor(learning_rate, dtype=torch.float64)
+        log_ratio, losses = module.update(args, agent, adam, rate, eps, minibatch)
         assert log_ratio.shape == (64,) and losses.shape == (3,) and not losses.requires_grad
         optimizer.param_groups[0]["lr"] = learning_rate
         optimizer.zero_grad()
@@ -227,54 +231,65 @@ def test_update_is_adam_with_clipped_gradients(script, max_grad_norm, clip_vloss
 
 @pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")  # torch's own, while it compiles
-def test_the_compiled_update_follows_changed_numbers_and_tensors():
-    """It must not go on with the ε, the learning rate or the parameters that it was compiled with."""
+@pytest.mark.parametrize("script", ["ppo_clip_continuous", "ppo_kl_scalar_continuous"])
+def test_the_compiled_update_follows_what_is_annealed(script):
+    """ε, β, the learning rate and the parameters change from update to update: none of them is compiled in, and none
+    compiles the update anew (torch gives up at the ninth time)."""
+    module = importlib.import_module(script)
     torch.manual_seed(0)
-    agents = [perturbed(continuous.Agent(5, 3))]
-    batch = list(minibatches(agents[0].double(), False, 4, np.random.default_rng(0)))
+    agents = [perturbed(module.Agent(5, 3).double())]
+    batch = list(minibatches(agents[0], False, 12, np.random.default_rng(0)))
     agents = [agents[0].float(), copy.deepcopy(agents[0])]
-    args = [continuous.Args(), continuous.Args()]
-    rates = [torch.tensor(3e-4, dtype=torch.float64) for _ in range(2)]
-    adams = [([torch.zeros_like(p) for p in a.parameters()], [torch.zeros_like(p) for p in a.parameters()]) for a in agents]
-    adams = [(*moments, torch.zeros((), dtype=torch.float64)) for moments in adams]
-    steps = [continuous.update, None]
-    for clip_coef, rate, minibatch in zip((0.2, 0.02, 0.2, 0.5), (3e-4, 3e-3, 1e-3, 1e-3), batch):
-        minibatch = tuple(x.float() for x in minibatch)
-        steps[1] = steps[1] or continuous.compiled(continuous.update, agents[1], adams[1], rates[1], args[1], minibatch)
+    names = ["rate", "eps"] + ["beta"] * ("kl_scalar" in script)
+    scalars = [[torch.zeros((), dtype=torch.float64) for _ in names] for _ in agents]
+    adams = [adam_state(agent) for agent in agents]
+    torch._dynamo.utils.counters.clear()
+    steps, args = [module.update, None], module.Args()
+    for k, minibatch in enumerate(batch):
+        minibatch = [x.float() for x in minibatch]
+        if "kl_scalar" in script:
+            minibatch += [torch.zeros(64, 3), torch.full((64, 3), -0.1)]
         losses = []
         for i in range(2):
-            args[i].clip_coef = clip_coef
-            rates[i].fill_(rate)
-            losses.append(steps[i](agents[i], adams[i], rates[i], args[i], minibatch)[1])
-        torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
-    assert args[1].compile
+            for scalar, value in zip(scalars[i], (3e-4 * (k + 1), 0.02 + 0.05 * (k % 5), 10.0 ** (k % 3))):
+                scalar.fill_(value)
+            inputs = (agents[i], adams[i], *scalars[i], minibatch)
+            steps[i] = steps[i] or module.compiled(args, *inputs)
+            losses.append(steps[i](args, *inputs)[1])
+        torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-4)
+    assert steps[1] is not module.update
+    counters = torch._dynamo.utils.counters["stats"]
+    assert counters["unique_graphs"] == 1, counters
     for eager, compiled in zip(agents[0].parameters(), agents[1].parameters()):
-        torch.testing.assert_close(eager, compiled, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(eager, compiled, rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.parametrize("task", ["continuous", "cartpole"])
 @pytest.mark.parametrize("kl_penalty", ["full", "sample", "k3"])
-def test_kl_scalar_update_is_adam_on_the_penalised_loss(kl_penalty):
-    module, steps = importlib.import_module("ppo_kl_scalar_continuous"), 100
-    args, beta = module.Args(kl_penalty=kl_penalty), torch.tensor(0.7, dtype=torch.float64)
+def test_kl_scalar_update_is_adam_on_the_penalised_loss(task, kl_penalty):
+    module, steps = importlib.import_module(f"ppo_kl_scalar_{task}"), 100
+    args = module.Args(kl_penalty=kl_penalty)
+    rate, eps, beta = (torch.tensor(x, dtype=torch.float64) for x in (1e-3, 0.2, 0.7))
     torch.manual_seed(0)
     agent = module.Agent(5, 3).double()
-    reference = copy.deepcopy(agent)
+    reference, adam = copy.deepcopy(agent), adam_state(agent)
     optimizer = torch.optim.Adam(reference.parameters(), lr=1e-3, eps=1e-5)
-    moments = ([torch.zeros_like(param) for param in agent.parameters()] for _ in range(2))
-    adam = (*moments, torch.zeros((), dtype=torch.float64))
-    old_logstd = torch.full((3,), -0.1, dtype=torch.float64)
-    for minibatch in minibatches(reference, False, steps, np.random.default_rng(0)):
+
+    def policy(logits_or_mean, logstd):
+        return Categorical(logits=logits_or_mean) if task == "cartpole" else Independent(Normal(logits_or_mean, logstd.exp()), 1)
+
+    for minibatch in minibatches(reference, task == "cartpole", steps, np.random.default_rng(0)):
         obs, actions, old_logprob, advantages, returns, old_values = minibatch
-        old_mean = reference.actor_mean(obs).detach() + 0.1
-        learning_rate = torch.tensor(1e-3, dtype=torch.float64)
-        module.update(agent, adam, learning_rate, args, (*minibatch, old_mean), old_logstd, beta)
-        policy = Normal(reference.actor_mean(obs), reference.actor_logstd.exp().expand(64, 3))
-        log_ratio = policy.log_prob(actions).sum(-1) - old_logprob
-        kl = {
-            "full": torch.distributions.kl_divergence(Normal(old_mean, old_logstd.exp().expand(64, 3)), policy).sum(-1),
-            "sample": -log_ratio,
-            "k3": log_ratio.exp() - 1 - log_ratio,
-        }[kl_penalty]
+        if task == "cartpole":
+            stored = [(reference.actor(obs).detach() + torch.tensor([0.1, 0.0, -0.2])).log_softmax(-1)]
+            old, new = policy(stored[0], None), policy(reference.actor(obs), None)
+        else:
+            stored = [reference.actor_mean(obs).detach() + 0.1, torch.full((64, 3), -0.1, dtype=torch.float64)]
+            old, new = policy(*stored), policy(reference.actor_mean(obs), reference.actor_logstd.expand(64, 3))
+        module.update(args, agent, adam, rate, eps, beta, (*minibatch, *stored))
+        log_ratio = new.log_prob(actions) - old_logprob
+        k3 = log_ratio.exp() - 1 - log_ratio
+        kl = {"full": kl_divergence(old, new), "sample": -log_ratio, "k3": k3}[kl_penalty]
         values = reference.critic(obs)[:, 0]
         clipped = old_values + torch.clamp(values - old_values, -0.2, 0.2)
         value_loss = 0.5 * torch.max((values - returns) ** 2, (clipped - returns) ** 2).mean()
@@ -291,7 +306,7 @@ def test_diagnostics_are_those_of_a_plain_loop(script):
     rng = np.random.default_rng(0)
     log_ratio, advantages = 0.2 * rng.normal(size=(12, 64)), rng.normal(size=(12, 64))
     advantages[0, :5], losses = 0.0, rng.normal(size=(12, 3))
-    tags = importlib.import_module(script).diagnostics(log_ratio, advantages, losses, 0.2, 4)
+    tags = importlib.import_module(script).diagnostics(log_ratio, losses, advantages, 0.2, 4)
     counts, betas, k1, k3 = {"in": 0, "kill": 0, "pass": 0}, [], [], []
     for n, (x, a) in enumerate(zip(log_ratio.flat, advantages.flat)):
         w = np.exp(x)

@@ -13,7 +13,7 @@ import pytest
 import references
 import torch
 from helpers import SCRIPTS, Run
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Categorical, Normal, kl_divergence
 
 SEED, STEPS, ITERATIONS, EPOCHS = 6, 5, 10, 2
 GAMMA, LAMBDA = 0.9, 0.8
@@ -35,9 +35,9 @@ def observe(script, envs, folder, monkeypatch, **arguments):
         rollouts.append(copy.deepcopy(rollout))
         return original_gae(rewards, values, next_values, *others)
 
-    def update(agent, adam, learning_rate, args, minibatch, *others):
-        rollouts[-1].minibatches.append([x.numpy().copy() for x in minibatch])
-        return original_update(agent, adam, learning_rate, args, minibatch, *others)
+    def update(*inputs):
+        rollouts[-1].minibatches.append([x.numpy().copy() for x in inputs[-1]])
+        return original_update(*inputs)
 
     for name, value in (("Agent", Agent), ("gae", gae), ("update", update)):
         monkeypatch.setattr(module, name, value)
@@ -83,8 +83,7 @@ def transitions(envs):
 def as_seen(world, script):
     """The agent's (T, n, 3) view of obs and led_to: raw, or normalised by all observations up to then.
 
-    A final observation is not counted, and is normalised by the statistics of the step that led to it; any other is
-    counted before it is normalised.
+    Each is counted before it is normalised, but for final observations: those are not counted.
     """
     if "cartpole" in script:
         return world.obs, world.led_to
@@ -93,11 +92,10 @@ def as_seen(world, script):
     for t in range(len(obs)):
         seen = world.obs[: t + 1].reshape(-1, 3)
         obs[t] = references.normalised(world.obs[t], seen)
-        # The observations after step t: of the next episode where one ended.
-        after = np.where(done[t][:, None], world.obs[min(t + 1, len(obs) - 1)], world.led_to[t])
+        # The observations after step t: where an episode ended the first one of the next.
+        after = np.where(done[t][:, None], world.led_to[t] * [1, 1, 0] + [0, 1, 0], world.led_to[t])
         counted = np.concatenate([seen, after])
-        for i in range(obs.shape[1]):
-            led_to[t, i] = references.normalised(world.led_to[t, i], seen if done[t, i] else counted)
+        led_to[t] = references.normalised(world.led_to[t], counted)
     return obs, led_to
 
 
@@ -211,14 +209,18 @@ def test_explained_variance_is_that_of_the_returns(observed):
     assert observed.run.values("losses/explained_variance") == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.parametrize("observed", [("ppo_kl_scalar_continuous", 3)], indirect=True, ids=str)
+@pytest.mark.parametrize("observed", [(f"ppo_kl_scalar_{task}", 3) for task in ("continuous", "cartpole")], indirect=True, ids=str)
 def test_kl_final_is_from_the_rollouts_policy_to_the_next(observed):
     """Of the whole rollout, after its last update; β's adaptation reads it."""
     expected = []
     for rollout, following in zip(observed.rollouts, observed.rollouts[1:]):
         obs = torch.as_tensor(rollout.obs)
-        old, new = (Normal(x.agent.actor_mean(obs), x.agent.actor_logstd.exp()) for x in (rollout, following))
-        expected.append(kl_divergence(old, new).sum(-1).mean().item())
+        if "cartpole" in observed.script:
+            old, new = (Categorical(logits=x.agent.actor(obs)) for x in (rollout, following))
+            expected.append(kl_divergence(old, new).mean().item())
+        else:
+            old, new = (Normal(x.agent.actor_mean(obs), x.agent.actor_logstd.exp()) for x in (rollout, following))
+            expected.append(kl_divergence(old, new).sum(-1).mean().item())
     assert observed.run.values("kl/final")[:-1] == pytest.approx(expected, rel=1e-3)
 
 
