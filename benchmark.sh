@@ -184,7 +184,7 @@ train() { # trains the runs of $todo, $workers at once; $failed gets a line for 
 }
 
 submit() { # one job array of the runs of $todo
-  local job list said script count id
+  local job list said script count id watch
   [ -n "$todo" ] || { echo "nothing to submit: every run is complete or queued"; return; }
   job=klip-ppo-$(date +%Y%m%d-%H%M%S)-$$
   list=$PWD/$base/slurm/$job.list count=$(grep -c . <<< "$todo")
@@ -195,8 +195,9 @@ exec bash $(printf '%q ' "$self" --run -x "$base") \"\$(sed -n \$((SLURM_ARRAY_T
   id=$(sbatch --parsable --job-name="$job" --array="0-$((count - 1))${workers:+%$workers}" --chdir="$PWD" \
     --output="$PWD/$base/slurm/%A_%a.out" "${SLURM_OPTIONS[@]}" ${sbatch_options[@]+"${sbatch_options[@]}"} <<< "$script") ||
     { rm "$list"; die "--slurm: sbatch refused, see above"; }
+  watch=$(printf '%q ' "$called" ${asked[@]+"${asked[@]}"})
   echo "submitted job array ${id%%;*}: $count runs"
-  echo "  watch:  squeue --job ${id%%;*}    $(printf '%q ' "$called" ${asked[@]+"${asked[@]}"})--status    stop: scancel ${id%%;*}"
+  echo "  watch:  squeue --job ${id%%;*}    ${watch//\\,/,}--status    stop: scancel ${id%%;*}"
 }
 
 main() {

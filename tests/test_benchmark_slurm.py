@@ -51,7 +51,7 @@ SchedulerParameters=sched_interval=2
 
 
 @pytest.fixture(scope="module")
-def slurm():
+def cluster():
     """Starts munged, slurmctld and slurmd with all they keep in one folder; calls Slurm's commands."""
     folder = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))  # a socket's path must be short
     with socket.socket() as one, socket.socket() as other:
@@ -82,13 +82,20 @@ def slurm():
         wait_for(lambda: "idle" in call("sinfo", "--noheader"), timeout=30)
         yield call
     finally:
-        subprocess.run(["scancel", "--user", user], env=environment(**variables), timeout=60, check=False)
         for name in ("slurmd", "slurmctld", "munged"):
             if (folder / f"{name}.pid").exists():
                 pid = int((folder / f"{name}.pid").read_text())
                 os.kill(pid, signal.SIGTERM)
                 wait_for(lambda pid=pid: not Path(f"/proc/{pid}").exists(), timeout=30)
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def slurm(cluster):
+    """The same, with an empty queue after each test."""
+    yield cluster
+    cluster("scancel", "--user", getpass.getuser())
+    wait_for(lambda: not cluster("squeue", "--noheader"))
 
 
 def test_submit_cancel_requeue_resubmit(slurm, tmp_path):
@@ -106,7 +113,9 @@ def test_submit_cancel_requeue_resubmit(slurm, tmp_path):
 
     code, output = sweep("--slurm", "--workers", "1", "--", "--comment", "two words", "--time", "10")
     assert code == 0 and "submitted job array 1: 4 runs" in output, output
-    assert f"benchmark.sh {shlex.join(FOUR)} --workers 1 --status    stop: scancel 1" in output.replace("\\ ", " ")
+    watch = output.partition("squeue --job 1    ")[2].partition("    stop: scancel 1\n")[0]
+    assert shlex.split(watch) == [str(copy.folder / "benchmark.sh"), *FOUR, "--workers", "1", "--status"]
+    assert "clip,klip" in watch
     job = slurm("scontrol", "show", "job", "1")
     for setting in ("ArrayTaskThrottle=1", "Requeue=1", "TimeLimit=00:10:00", "MinMemoryNode=2G", "Comment=two words"):
         assert setting in job
