@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import report
 from scipy.stats import bootstrap, trim_mean
 
 import ppo_clip_continuous
 import ppo_kl_scalar_continuous
 
-VARIANTS = ["clip", "klip", "phi", "kl_fixed", "kl_adaptive"]
-TASKS = ["HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Ant-v4", "Humanoid-v4", "CartPole-v1", "LunarLander-v3"]
+VARIANTS = report.names("VARIANTS")
+TASKS = report.names("TASKS")
 DEFAULTS = asdict(ppo_kl_scalar_continuous.Args())
 SHARED = asdict(ppo_clip_continuous.Args()).keys()
 PAPER = Path(__file__).parent / "paper_table.csv"

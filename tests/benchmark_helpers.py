@@ -11,20 +11,27 @@ from pathlib import Path
 
 from helpers import ROOT, environment
 
-# Seven runs of some seconds: one triple (clip, klip, phi), one pair and the two scalar penalties.
-SHORT = ("--tasks", "Hopper-v4,CartPole-v1", "--seeds", "0", "--total-timesteps", "2048", "--script-args", "--no-compile")
-PAIR = ("--tasks", "CartPole-v1", "--seeds", "0", "--total-timesteps", "2048")
+# A task that stands still after 200 steps while the file $GATE exists. Trained by SHORT, a triple (clip, klip, phi) on
+# each of two tasks in runs of some seconds, and by PAIR.
+GATED = "gated_env:Gated-v0"
+SHORT = ("--tasks", f"Hopper-v4,{GATED}", "--variants", "clip,klip,phi", "--seeds", "0", "--total-timesteps", "2048")
+SHORT += ("--script-args", "--no-compile")
+PAIR = ("--tasks", GATED, "--variants", "clip,klip", "--seeds", "0", "--total-timesteps", "2048")
+CLIP, KLIP = (f"{GATED}__ppo_{form}_cartpole__0" for form in ("clip", "klip"))
 
 
 class Copy:
-    """A copy of the scripts and of benchmark.sh in a folder with a space in its name."""
+    """A copy of the scripts and of benchmark.sh in a folder with a space in its name, with GATED as one more task. It
+    draws no pictures, which would take longer than the trainings."""
 
     def __init__(self, folder):
         self.folder = Path(folder) / "a copy"
-        self.folder.mkdir()
-        for path in (*ROOT.glob("ppo_*.py"), ROOT / "benchmark.sh", ROOT / "requirements.txt"):
-            shutil.copy(path, self.folder)
+        (self.folder / "plots" / "results").mkdir(parents=True)
+        for path in (*ROOT.glob("ppo_*.py"), ROOT / "benchmark.sh", ROOT / "plots" / "report.py"):
+            shutil.copy(path, self.folder / path.relative_to(ROOT))
         self.runs = self.folder / "runs"
+        self.gate = Path(folder) / "gate"
+        self.edit('\nTASKS="\n', f'\nTASKS="\n{GATED} cartpole 2048\n')
 
     def edit(self, before, after):
         script = self.folder / "benchmark.sh"
@@ -37,7 +44,7 @@ class Copy:
         return subprocess.Popen(
             [str(self.folder / "benchmark.sh"), *arguments],
             cwd="/",
-            env=environment(**{"PYTHON": sys.executable, **variables}),
+            env=environment(**{"PYTHON": sys.executable, "GATE": str(self.gate), **variables}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

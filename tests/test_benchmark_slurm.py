@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -10,15 +11,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from benchmark_helpers import Copy, wait_for
+from benchmark_helpers import CLIP, GATED, KLIP, Copy, wait_for
 from helpers import environment
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
 ABSENT = [program for program in PROGRAMS if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")]
 pytestmark = pytest.mark.skipif(bool(ABSENT), reason=f"without Slurm: {', '.join(ABSENT)} not found (slurm-wlm, munge)")
 
-FOUR = ("--tasks", "CartPole-v1", "--seeds", "0,1", "--total-timesteps", "10240")
-FIRST, SECOND = "CartPole-v1__ppo_clip_cartpole__0", "CartPole-v1__ppo_klip_cartpole__0"
+FOUR = ("--tasks", GATED, "--variants", "clip,klip", "--seeds", "0,1", "--script-args", "--gamma 0.98")
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -51,7 +51,7 @@ SchedulerParameters=sched_interval=2
 
 
 @pytest.fixture(scope="module")
-def slurm():
+def cluster():
     """Starts munged, slurmctld and slurmd with all they keep in one folder; calls Slurm's commands."""
     folder = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))  # a socket's path must be short
     with socket.socket() as one, socket.socket() as other:
@@ -82,7 +82,6 @@ def slurm():
         wait_for(lambda: "idle" in call("sinfo", "--noheader"), timeout=30)
         yield call
     finally:
-        subprocess.run(["scancel", "--user", user], env=environment(**variables), timeout=60, check=False)
         for name in ("slurmd", "slurmctld", "munged"):
             if (folder / f"{name}.pid").exists():
                 pid = int((folder / f"{name}.pid").read_text())
@@ -91,8 +90,18 @@ def slurm():
         shutil.rmtree(folder)
 
 
+@pytest.fixture
+def slurm(cluster):
+    """The same, with an empty queue after each test."""
+    yield cluster
+    cluster("scancel", "--user", getpass.getuser())
+    wait_for(lambda: not cluster("squeue", "--noheader"))
+
+
 def test_submit_cancel_requeue_resubmit(slurm, tmp_path):
+    """While the gate is shut no task ends, however fast the machine is."""
     copy = Copy(tmp_path)
+    copy.gate.touch()
 
     def sweep(*arguments):
         return copy.call(*FOUR, *arguments, **slurm.variables)
@@ -104,30 +113,34 @@ def test_submit_cancel_requeue_resubmit(slurm, tmp_path):
 
     code, output = sweep("--slurm", "--workers", "1", "--", "--comment", "two words", "--time", "10")
     assert code == 0 and "submitted job array 1: 4 runs" in output, output
+    watch = output.partition("squeue --job 1    ")[2].partition("    stop: scancel 1\n")[0]
+    assert shlex.split(watch) == [str(copy.folder / "benchmark.sh"), *FOUR, "--workers", "1", "--status"]
+    assert "clip,klip" in watch
     job = slurm("scontrol", "show", "job", "1")
     for setting in ("ArrayTaskThrottle=1", "Requeue=1", "TimeLimit=00:10:00", "MinMemoryNode=2G", "Comment=two words"):
         assert setting in job
 
     # The first is cancelled in its middle, the second preempted; nothing that is queued is submitted twice.
-    wait_for(lambda: (copy.runs / FIRST).exists())
+    wait_for(lambda: (copy.runs / CLIP).exists())
     assert tasks("1") == {"0": "RUNNING", "1": "PENDING", "2": "PENDING", "3": "PENDING"}
     code, output = sweep("--slurm")
-    assert code == 0 and "nothing to submit" in output
+    assert code == 0 and "nothing to submit" in output, output
     code, output = sweep("--status")
-    assert code == 1 and "4 runs: 3 queued, 1 running" in output and f"running: {FIRST}" in output
+    assert code == 1 and "4 runs: 3 queued, 1 running" in output and f"running: {CLIP}" in output
     slurm("scancel", "1_0")
-    wait_for(lambda: (copy.runs / SECOND).exists())
+    wait_for(lambda: (copy.runs / KLIP).exists())
     slurm("scontrol", "requeue", "1_1")
     wait_for(lambda: tasks("1").get("1") == "PENDING")
     slurm("scontrol", "update", "job", "1_1", "StartTime=now")  # by itself, a requeued task waits two minutes
-    assert (copy.runs / FIRST).exists() and FIRST not in copy.results() and SECOND not in copy.results()
+    assert (copy.runs / CLIP).exists() and not copy.results()
 
     # Only the cancelled one is missing.
     wait_for(lambda: "0" not in tasks("1"))
     code, output = sweep("--slurm")
     assert code == 0 and ": 1 runs" in output, output
+    copy.gate.unlink()
     wait_for(lambda: len(copy.results()) == 4, timeout=240)
-    assert sorted(path.name for path in (copy.runs / "incomplete").iterdir()) == [f"{FIRST}.1", f"{SECOND}.1"]
+    assert sorted(path.name for path in (copy.runs / "incomplete").iterdir()) == [f"{CLIP}.1", f"{KLIP}.1"]
     wait_for(lambda: not slurm("squeue", "--noheader"))
     assert sum(copy.starts().values()) == 6
 
@@ -141,7 +154,7 @@ def test_submit_cancel_requeue_resubmit(slurm, tmp_path):
 
 def test_a_failed_task_fails_in_slurm_too(slurm, tmp_path):
     copy = Copy(tmp_path)
-    copy.edit("\nCartPole-v1       cartpole    100000", "\nNoSuch-v4 cartpole 100000\nCartPole-v1 cartpole 100000")
+    copy.edit("\nCartPole-v1       cartpole    100000", "\nNoSuch-v4 cartpole 2048\nCartPole-v1 cartpole 100000")
     arguments = ("--tasks", "NoSuch-v4", "--variants", "clip", "--seeds", "0")
     code, output = copy.call(*arguments, "--slurm", **slurm.variables)
     assert code == 0, output
@@ -156,4 +169,12 @@ def test_an_option_that_sbatch_refuses_leaves_nothing_behind(slurm, tmp_path):
     code, output = copy.call(*FOUR, "--slurm", "--", "--partition", "nowhere", **slurm.variables)
     assert code == 2 and "nowhere" in output and "error: --slurm" in output
     assert not list(copy.runs.glob("slurm/*"))
+    assert not slurm("squeue", "--noheader")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(slurm, tmp_path):
+    copy = Copy(tmp_path)
+    copy.runs.touch()
+    code, output = copy.call(*FOUR, "--slurm", **slurm.variables)
+    assert code == 2 and output.startswith("error: --slurm: ") and "Not a directory" in output and output.count("\n") == 1
     assert not slurm("squeue", "--noheader")

@@ -1,0 +1,304 @@
+"""Reads the runs of a sweep for benchmark.sh, which writes the list of runs to the standard input, a line a run:
+
+    report.py train    checks the arguments of every run and prints the lines of those that are to be trained
+    report.py slurm    the same, without those that are queued in Slurm
+    report.py status   prints the table, whether the three forms ended with the same bits, and the states
+    report.py end      the same, once the pictures are drawn
+
+The plots take names and order of tasks and variants from here, that is, from the tables at the top of benchmark.sh.
+"""
+
+import argparse
+import csv
+import importlib
+import json
+import re
+import statistics
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+COLLECTED = ROOT / "plots" / "results" / "runs.csv"
+FORMS = ("clip", "klip", "phi")  # three forms of one update: trained with one seed, they end with the same bits
+COMPLETE = ("done", "diverged", "collected")
+TO_TRAIN = ("missing", "failed", "running")  # what another sweep is at may be left to this one
+NUMBER = (int, float, type(None))
+FIELDS = {"args": dict, "final_return": NUMBER, "diverged_at": NUMBER, "versions": dict}
+FIELDS |= {"params_sha256": str, "script_sha256": str}
+# Arguments that do not change the training, and those that in addition only say what is kept of it.
+NOT_TRAINING = ("run_name", "track", "wandb_project_name", "wandb_entity")
+NOT_COMPARED = (*NOT_TRAINING, "capture_video", "save_model", "env_id", "seed")
+
+
+class Run(NamedTuple):
+    """A line of the list of runs."""
+
+    name: str
+    task: str
+    variant: str
+    seed: str
+    script: str
+    arguments: tuple
+
+
+class State(NamedTuple):
+    """What has become of a run: a word, a remark on it, and its result if that is the one asked for."""
+
+    word: str
+    remark: str = ""
+    result: dict | None = None
+
+
+def names(table):
+    """The distinct first words in a table of benchmark.sh (TASKS, VARIANTS), in its order."""
+    text = re.search(rf'^{table}="\n(.*?)^"', (ROOT / "benchmark.sh").read_text(), re.MULTILINE | re.DOTALL)[1]
+    return list(dict.fromkeys(line.split()[0] for line in text.splitlines() if line.strip()))
+
+
+def parse(line):
+    """A line of the list of runs as a Run."""
+    name, task, variant, seed, script, *arguments = line.split("\t")
+    return Run(name, task, variant, seed, script, tuple(arguments))
+
+
+def fail(message):
+    """Ends the program with one line on standard error."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def asked(run):
+    """The script's Args with which a run is to be trained. Ends the program if the script refuses them."""
+    if not (ROOT / run.script).is_file():
+        fail(f"variant {run.variant}: there is no script {run.script}")
+    if {"--help", "-h"} & set(run.arguments):
+        fail("--script-args: --help trains nothing")
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    try:
+        import tyro
+
+        module = importlib.import_module(run.script.removesuffix(".py").replace("/", "."))
+    except ImportError as error:
+        fail(f"{error}, in {sys.executable}: install requirements.txt there, or leave PYTHON unset")
+    args = tyro.cli(module.Args, prog=run.script, args=run.arguments)
+    name = f"{args.env_id}__{args.exp_name}__{args.seed}"
+    if not f"/{run.name}".endswith(f"/{name}"):
+        fail(f"{run.name} would be {name}: tasks, seeds (as 0,1) and names have flags of their own; see --help")
+    return args
+
+
+def script_sha256(args):
+    """The SHA-256 that a run with these Args has in its result.json. A script in betas/ has klip's function."""
+    modules = [sys.modules[kind.__module__] for kind in type(args).__mro__]
+    return next(module.script_sha256 for module in modules if hasattr(module, "script_sha256"))(args)
+
+
+def differences(have, want, ignored):
+    """In what the arguments of a run, a dict, are not those wanted, a script's Args."""
+    want = json.loads(json.dumps(asdict(want)))
+    if have.get("compile") is False:
+        want = want | {"compile": False}  # without a C++ compiler a run goes on uncompiled
+    return [f"{k} {have.get(k)}, not {v}" for k, v in want.items() if k not in ignored and have.get(k) != v]
+
+
+def read_result(path):
+    """The content of a result.json, or a line that says why it is none."""
+    try:
+        result = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        return str(error)
+    if not isinstance(result, dict):
+        return f"it holds {json.dumps(result)[:20]}"
+    wrong = [field for field, kind in FIELDS.items() if not isinstance(result.get(field, ...), kind)]
+    return f"{', '.join(wrong)} not there, or not as it should be" if wrong else result
+
+
+def is_collected(run, rows):
+    """Whether the data set, {run name: row of runs.csv}, has the run, of the same script and arguments."""
+    args = asked(run)
+    row = rows.get(args.run_name)
+    if row is None or row.get("script_sha256") != script_sha256(args):
+        return False
+    return (row["env_id"], row["seed"]) == (run.task, run.seed) and not differences(json.loads(row["args"]), args, NOT_COMPARED)
+
+
+def locked(path):
+    """Whether a process holds the lock on a run's log."""
+    import fcntl  # not on Windows, where the plots work
+
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:  # of another kind where a file system has no locks
+            return isinstance(error, BlockingIOError)
+    return False
+
+
+def inspect(run, base, queued=(), failed=(), rows=()):
+    """The State of a run below the folder base. queued: names of runs; failed: what was said of those that failed, by
+    name; rows: of runs.csv, by name."""
+    folder, log = base / run.name, base / "logs" / f"{run.name}.log"
+    if (folder / "result.json").exists():
+        result = read_result(folder / "result.json")
+        if isinstance(result, str):
+            return State("damaged", f"its result.json is none ({result}): move {folder} away")
+        if wrong := differences(result["args"], asked(run), NOT_TRAINING):
+            return State("differs", "; ".join(wrong) + f": move {folder} away, or ask for what it is")
+        if result["diverged_at"] is not None:
+            return State("diverged", f"at step {result['diverged_at']}, log {log}", result)
+        return State("done", result=result)
+    lines = (log.read_text(errors="replace").splitlines() or [""]) if log.is_file() else []
+    if lines and locked(log):
+        return State("running", "starting" if lines[-1].startswith("===") else lines[-1])
+    if rows and is_collected(run, rows):
+        return State("collected")
+    if run.name in queued:
+        return State("queued")
+    ended = lines and lines[-1].startswith("=== exit code")
+    if run.name not in failed and not ended:
+        return State("missing")
+    start = max((i for i, line in enumerate(lines) if line.startswith("=== 20")), default=-1)
+    said = [line for line in lines[start + 1 :] if line.strip() and not line.startswith("===")]
+    reason = ([line for line in said if "error" in line.lower()] or said)[-1:]
+    head = failed[run.name].removeprefix("failed: ") if run.name in failed else lines[-1].removeprefix("=== ")
+    return State("failed", "\n  ".join([f"{head}, log {log}", *reason]))
+
+
+def in_slurm(base, required):
+    """The names of the runs that wait or run in Slurm: lines of the list with which a job array was submitted."""
+    if not (base / "slurm").is_dir():
+        return set()
+    command = ["squeue", "--me", "--noheader", "--array", "--format", "%j %K"]
+    try:
+        jobs = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError) as error:
+        if required:
+            fail(f"--slurm: what is queued already is unknown ({error}); try again later")
+        return set()
+    found = set()
+    for job, index in map(str.split, jobs):
+        path = base / "slurm" / f"{job}.list"
+        if path.is_file():
+            found.add(path.read_text().splitlines()[int(index)].split("\t")[0])
+    return found
+
+
+def columns(rows):
+    """Rows of text as lines in which the columns are below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def summary(states):
+    """The table of {Run: State} as lines: final return, number and first digits of the hashes for each task and variant."""
+    cells = defaultdict(dict)
+    for run, state in states.items():
+        cells[run.task, " ".join([run.variant, *run.name.split("/")[:-1]])][run.name] = state
+    rows = [("task", "variant", "return", "runs", "params_sha256 by seed")]
+    for (task, variant), cell in cells.items():
+        words = Counter(state.word for state in cell.values())
+        results = [state.result for state in cell.values()]
+        returns = [result["final_return"] for result in results if result and result["final_return"] is not None]
+        text = f"{statistics.mean(returns):.1f}" if returns else "-"
+        text += f" ± {statistics.stdev(returns):.1f}" if len(returns) > 1 else ""
+        count = f"{words['done']} of {len(cell)}"
+        count += "".join(f", {words[word]} {word}" for word in COMPLETE[1:] if words[word])
+        hashes = " ".join(result["params_sha256"][:4] if result else "----" for result in results)
+        rows.append((task, variant, text, count, hashes))
+    return columns(rows)
+
+
+def identity(states):
+    """How many of the triples (or pairs) of {Run: State} ended with the same bits, and lines on those that did not."""
+    twins, same, compared, parted = defaultdict(dict), Counter(), Counter(), []
+    for run, state in states.items():
+        if run.variant in FORMS:
+            twins[run.task, run.seed, run.name.rpartition("/")[0]][run.variant] = state.result
+    for (task, seed, _), forms in twins.items():
+        if len(forms) == 1 or not all(forms.values()):
+            continue
+        hashes = {form: result["params_sha256"] for form, result in forms.items()}
+        compared[tuple(forms)] += 1
+        same[tuple(forms)] += len(set(hashes.values())) == 1
+        if len(set(hashes.values())) == 1:
+            continue
+        parted.append(f"{task} seed {seed}: " + ", ".join(f"{form} {sha[:8]}" for form, sha in hashes.items()))
+        args = next(iter(forms.values()))["args"]
+        minibatch = args["num_envs"] * args["num_steps"] // args["num_minibatches"]
+        if minibatch & (minibatch - 1):
+            parted.append(f"    a minibatch of {minibatch} is not a power of two: klip may drift by rounding")
+        if len({result["args"]["compile"] for result in forms.values()}) > 1:
+            parted.append("    some were compiled and some were not")
+        versions = {json.dumps(result["versions"]) for result in forms.values()}
+        if len(versions) > 1:
+            parted.append("    trained with different libraries: " + " and ".join(versions))
+    counts = [
+        f"{same[forms]} of {number} {'triples' if len(forms) == 3 else 'pairs'} identical to the bit ({' = '.join(forms)})"
+        for forms, number in compared.items()
+    ]
+    if parted:
+        counts.append("NOT IDENTICAL. Likely reasons: different machines, different versions of torch, a minibatch that is")
+        counts.append("not a power of two, a script changed in between.")
+    return counts, ["  " + line for line in parted]
+
+
+def remarks(states, words):
+    """A line for each run in one of these states that has a remark, failures last."""
+    found = [(run.name, *state) for run, state in states.items() if state.word in words and state.remark]
+    return [f"{word}: {name}: {remark}" for name, word, remark, _ in sorted(found, key=lambda item: item[1] == "failed")]
+
+
+def draw(states, base):
+    """Draws the pictures of the runs below base; whether that worked."""
+    make = ROOT / "plots" / "make.py"
+    if not make.exists() or not any(state.result for state in states.values()):
+        return True
+    print("drawing", flush=True)
+    command = [sys.executable, make, "--runs-dir", base, "--out", base / "plots"]
+    return subprocess.run(command, check=False).returncode == 0
+
+
+def main(args, lines):
+    """Does what benchmark.sh asks for; returns the exit code."""
+    runs = [parse(line) for line in lines]
+    for name, count in Counter(run.name for run in runs).items():
+        if count > 1:
+            fail(f"two runs are called {name}: give a variant an --exp-name of its own, or a seed once")
+    rows = {}
+    if args.skip_collected and COLLECTED.exists():
+        with COLLECTED.open(newline="") as file:
+            rows = {row["run"]: row for row in csv.DictReader(file)}
+    queued = in_slurm(args.base, required=args.mode == "slurm") if args.mode in ("slurm", "status") else ()
+    failed = dict(line.split("\t") for line in args.failed.splitlines())
+    if args.mode in ("train", "slurm"):
+        for run in runs:
+            asked(run)
+    states = {run: inspect(run, args.base, queued, failed, rows) for run in runs}
+    if args.mode in ("train", "slurm"):
+        print(*remarks(states, ("damaged", "differs")), sep="\n", end="", file=sys.stderr)
+        left = [run.name in queued or state.word not in TO_TRAIN for run, state in states.items()]
+        print(*(line for line, done in zip(lines, left) if not done), sep="\n")
+        return 0
+
+    drawn = args.mode != "end" or draw(states, args.base)
+    counts, parted = identity(states)
+    words = Counter(state.word for state in states.values())
+    print(*summary(states), "", *counts, *parted, sep="\n")
+    print(f"{len(runs)} runs:", ", ".join(f"{number} {word}" for word, number in sorted(words.items())))
+    for line in remarks(states, words):
+        print(line)
+    return int(bool(parted) or not drawn or any(state.word not in COMPLETE for state in states.values()))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mode", choices=("train", "slurm", "status", "end"))
+    parser.add_argument("base", type=Path, help="the folder with the runs")
+    parser.add_argument("--failed", default="", help="lines of a run that failed, a tab, and what was said of it")
+    parser.add_argument("--skip-collected", action="store_true", help="leave out what plots/results/runs.csv has")
+    sys.exit(main(parser.parse_args(), sys.stdin.read().splitlines()))

@@ -1,0 +1,126 @@
+"""plots/report.py: what it makes of results, and the tables that it reads from benchmark.sh."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+sys.path.insert(0, str(ROOT / "plots"))
+
+import report
+import stats
+
+import ppo_clip_cartpole
+
+ARGUMENTS = ("--num-steps", "32", "--num-minibatches", "2", "--env-id", "CartPole-v1", "--seed", "0", "--total-timesteps", "256")
+
+
+def run_of(variant="clip", seed=0, folder=""):
+    name = f"{folder}CartPole-v1__ppo_{variant}_cartpole__{seed}"
+    arguments = (*ARGUMENTS[:7], str(seed), *ARGUMENTS[8:], "--run-name", name)
+    return report.Run(name, "CartPole-v1", variant, str(seed), f"ppo_{variant}_cartpole.py", arguments)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    """The result.json of a short run."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("trained"))
+    try:
+        ppo_clip_cartpole.train(report.asked(run_of()))
+        return json.loads(Path("runs", run_of().name, "result.json").read_text())
+    finally:
+        os.chdir(before)
+
+
+def write(base, run, content):
+    (base / run.name).mkdir(parents=True)
+    (base / run.name / "result.json").write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def test_the_plots_take_names_and_order_from_benchmark_sh():
+    tasks = ["HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Ant-v4", "Humanoid-v4", "CartPole-v1", "LunarLander-v3"]
+    assert stats.TASKS == report.names("TASKS") == tasks
+    assert stats.VARIANTS == report.names("VARIANTS") == ["clip", "klip", "phi", "kl_fixed", "kl_adaptive"]
+
+
+def test_a_complete_run_is_done(tmp_path, result):
+    write(tmp_path, run_of(), result)
+    assert report.inspect(run_of(), tmp_path) == ("done", "", result)
+    assert report.inspect(run_of(seed=1), tmp_path).word == "missing"
+
+
+def test_a_diverged_run_is_complete_and_counted(tmp_path, result):
+    runs = [run_of(seed=seed) for seed in range(5)]
+    for run in runs:
+        end = {"diverged_at": 128, "final_return": None} if run.seed == "3" else {}
+        args = result["args"] | {"seed": int(run.seed), "run_name": run.name}
+        write(tmp_path, run, result | end | {"args": args})
+    states = {run: report.inspect(run, tmp_path) for run in runs}
+    assert [state.word for state in states.values()] == ["done", "done", "done", "diverged", "done"]
+    row = report.summary(states)[1]
+    assert f"{result['final_return']:.1f} ± 0.0" in row and "4 of 5, 1 diverged" in row
+    assert report.remarks(states, ["diverged"])[0].startswith(f"diverged: {runs[3].name}: at step 128")
+
+
+@pytest.mark.parametrize("field", ["args", "final_return", "diverged_at", "params_sha256", "script_sha256", "versions"])
+def test_a_result_without_a_field_is_damaged(tmp_path, result, field):
+    write(tmp_path, run_of(), {name: value for name, value in result.items() if name != field})
+    state = report.inspect(run_of(), tmp_path)
+    assert state.word == "damaged" and field in state.remark and str(tmp_path / run_of().name) in state.remark
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "null", "1", '{"args": 3}', '{"args": {}', "\x00", '"args"'])
+def test_what_is_no_result_is_damaged(tmp_path, content):
+    write(tmp_path, run_of(), content)
+    assert report.inspect(run_of(), tmp_path).word == "damaged"
+
+
+def test_a_folder_is_no_result(tmp_path):
+    (tmp_path / run_of().name / "result.json").mkdir(parents=True)
+    state = report.inspect(run_of(), tmp_path)
+    assert state.word == "damaged" and "directory" in state.remark
+
+
+def test_other_arguments_are_named(tmp_path, result):
+    write(tmp_path, run_of(), result | {"args": result["args"] | {"gamma": 0.5, "track": True}})
+    state = report.inspect(run_of(), tmp_path)
+    assert state.word == "differs" and state.remark.startswith("gamma 0.5, not 0.99: move ")
+
+
+def test_a_run_that_went_on_uncompiled_is_the_one_asked_for(tmp_path, result):
+    run = run_of()._replace(arguments=(*run_of().arguments, "--compile"))
+    write(tmp_path, run, result)
+    assert result["args"]["compile"] is False and report.inspect(run, tmp_path).word == "done"
+
+
+@pytest.mark.parametrize(
+    "log, word, remark",
+    [
+        ("=== 2026-01-01 00:00:00 python\nstep 1\n", "missing", ""),
+        ("=== 2026-01-01 00:00:00 python\nValueError: x\nbye\n=== exit code 1\n", "failed", "exit code 1, log {log}\n  ValueError: x"),
+        ("=== 20 a\nerror: old\n=== exit code 1\n=== 20 b\nnew\n=== exit code 137\n", "failed", "exit code 137, log {log}\n  new"),
+        ("=== 20 a\n=== exit code 1\n=== 20 b\nstep 1\n", "missing", ""),
+    ],
+)
+def test_a_log_says_what_has_become_of_a_run(tmp_path, log, word, remark):
+    path = tmp_path / "logs" / f"{run_of().name}.log"
+    path.parent.mkdir()
+    path.write_text(log)
+    assert report.inspect(run_of(), tmp_path) == (word, remark.format(log=path), None)
+
+
+def test_the_identity_is_counted_within_a_setting(result):
+    def state(sha):
+        return report.State("done", result=result | {"params_sha256": sha})
+
+    states = {run_of(variant): state("a") for variant in ("clip", "klip", "phi")}
+    states |= {run_of("clip", folder="beta=1/"): state("b"), run_of("klip", folder="beta=1/"): state("c")}
+    states |= {run_of("clip", 1): state("d")}
+    counts, parted = report.identity(states)
+    assert counts[0] == "1 of 1 triples identical to the bit (clip = klip = phi)"
+    assert counts[1] == "0 of 1 pairs identical to the bit (clip = klip)" and "NOT IDENTICAL" in counts[2]
+    assert parted == ["  CartPole-v1 seed 0: clip b, klip c"]
