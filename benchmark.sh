@@ -14,7 +14,7 @@ Walker2d-v4       continuous  1000000
 Ant-v4            continuous  1000000
 Humanoid-v4       continuous  1000000
 CartPole-v1       cartpole    100000
-LunarLander-v3    cartpole    1000000  --num-envs 16 --num-steps 1024 --num-minibatches 256 --gamma 0.999 --gae-lambda 0.98 --ent-coef 0.01
+LunarLander-v3    cartpole    1000000  --compile --num-envs 16 --num-steps 1024 --num-minibatches 256 --gamma 0.999 --gae-lambda 0.98 --ent-coef 0.01
 "
 QUICK_TASKS="
 Hopper-v4         continuous  102400

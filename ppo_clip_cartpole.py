@@ -8,7 +8,7 @@ Theorem 1 (Colletti & Holzinger 2026, arXiv 2606.23932): its gradient is that of
 per sample. With one seed, ppo_clip, ppo_phi and ppo_klip end with the same parameters, bit for bit (params_sha256).
 
     python ppo_clip_cartpole.py --env-id CartPole-v1 --seed 0
-    diff ppo_clip_cartpole.py ppo_klip_continuous.py
+    diff ppo_clip_cartpole.py ppo_klip_cartpole.py
 """
 
 import ast
@@ -69,7 +69,7 @@ class Args:
     ent_coef: NonNegativeFloat = 0.0  # the weight of the entropy bonus
     vf_coef: NonNegativeFloat = 0.5  # the weight of the value loss
     max_grad_norm: PositiveFloat = 0.5  # the maximum norm of the gradient
-    target_kl: PositiveFloat | None = None  # stop a rollout's epochs once the mean approximate KL of one is above this
+    target_kl: PositiveFloat | None = None  # stop a rollout's epochs once an epoch's mean approximate KL is above this
 
     def __post_init__(self):
         batch_size = self.num_envs * self.num_steps
@@ -141,8 +141,8 @@ def make_env(env_id, video_folder=None):
     if not isinstance(env.action_space, gym.spaces.Discrete):
         fail(f"--env-id {env_id}: actions must be Discrete, not {env.action_space}; try ppo_*_continuous.py")
     if video_folder:
+        env.reset()
         try:
-            env.reset()
             env.render()
         except Exception as error:  # noqa: BLE001 (every renderer has errors of its own)
             fail(f"--capture-video: cannot render ({error!r}); set MUJOCO_GL=egl, or leave it out")
@@ -175,7 +175,7 @@ def update(args, agent, adam, learning_rate, clip_coef, minibatch):
         value_error = torch.max(value_error, (clipped_values - returns) ** 2)
     value_loss = 0.5 * value_error.mean()
     loss = policy_loss - args.ent_coef * entropy.mean() + args.vf_coef * value_loss
-    # Clipping and Adam in the same graph as the loss: with torch.optim.Adam beside it an update takes 1.6 times as long.
+    # Clipping and Adam in the same graph as the loss: with torch.optim.Adam beside it 1.6 times as long.
     params = list(agent.parameters())
     grads = torch.autograd.grad(loss, params)
     with torch.no_grad():
@@ -193,9 +193,9 @@ def update(args, agent, adam, learning_rate, clip_coef, minibatch):
 
 def compiled(args, *inputs):
     """update as one graph, tried out on copies of its inputs; update itself, and a line that says so, if that fails."""
+    torch._dynamo.reset()  # or a second train() in this process would get the first one's graph, whatever its surrogate
     torch._dynamo.config.trace_autograd_ops = True
-    # What changes within a run is in tensors, so of the guards only those on numbers stay. With all of them, and with
-    # Python instead of C++ between the kernels, an update takes 1.3 times as long.
+    # Guards on numbers only (what changes within a run is a tensor), C++ between the kernels: else 1.3 times as long.
     guards = {"guard_filter_fn": lambda guards: [guard.guard_type == "CONSTANT_MATCH" for guard in guards]}
     graph = torch.compile(update, fullgraph=True, dynamic=False, options={"cpp_wrapper": not args.cuda, **guards})
     try:
@@ -208,7 +208,7 @@ def compiled(args, *inputs):
 
 def train(args):
     """Trains one agent, from the first rollout to result.json."""
-    start_time = time.time()
+    start_time, script_hash = time.time(), script_sha256(args)  # of the file as it is now: it may be edited meanwhile
     if args.cuda and not torch.cuda.is_available():
         fail("--cuda: torch finds no GPU here; leave it out")
     run_name = args.run_name or f"{args.env_id}__{args.exp_name}__{args.seed}__{int(start_time)}"
@@ -298,7 +298,7 @@ def train(args):
         outputs, used_advantages = [], []
         for _ in range(args.update_epochs):
             order = torch.as_tensor(order_rng.permutation(batch_size), device=device)
-            shuffled = [x[order].chunk(args.num_minibatches) for x in batch]
+            shuffled = [x[order].chunk(args.num_minibatches) for x in batch]  # 3: the advantages
             if args.norm_adv == "minibatch":
                 shuffled[3] = [(x - x.mean()) / (x.std(correction=0) + 1e-8) for x in shuffled[3]]
             for minibatch in zip(*shuffled):
@@ -341,8 +341,8 @@ def train(args):
         "wall_time_s": wall_time,
         "sps": global_step / wall_time,
         "params_sha256": hashlib.sha256(parameters).hexdigest(),
-        "script_sha256": script_sha256(args),
-        "versions": {name: version(name) for name in ("torch", "gymnasium", "mujoco", "numpy")},
+        "script_sha256": script_hash,
+        "versions": {"python": sys.version[:4]} | {n: version(n) for n in ("torch", "gymnasium", "mujoco", "numpy")},
     }
     if args.save_model and not diverged:
         torch.save({"agent": agent.cpu().state_dict(), "args": vars(args)}, folder / "agent.pt")
