@@ -1,13 +1,15 @@
-"""Steps per second of our scripts, of Stable-Baselines3's PPO and of the bare environment, in turn on this machine.
+"""Time per step of our scripts, of Stable-Baselines3's PPO and of the bare environment, in turn on this machine.
 
-Each is a process of its own with one thread, timed from start to end, imports and compilation included; SB3's PPO gets
-the same protocol (networks, rollouts, minibatches, epochs, normalisation). Run it while nothing else runs:
+Each is a process of its own with one thread, run at two lengths: the slope is the time of a step, the rest is the
+start (imports, compilation). SB3's PPO gets the same protocol (networks, rollouts, minibatches, epochs, normalisation).
+Run it while nothing else runs; the medians over the rounds come last:
 
     .venv/bin/pip install stable-baselines3==2.9.2
     .venv/bin/python tests/speed.py --env-id HalfCheetah-v4
 """
 
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -23,20 +25,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Args:
-    env_id: str = "HalfCheetah-v4"
-    """the environment"""
-    scripts: tuple[str, ...] = ("ppo_clip_continuous.py",)
-    """our scripts to time (ppo_clip_cartpole.py for discrete actions)"""
-    total_timesteps: int = 1_000_000
-    """steps of each of our scripts"""
-    reference_timesteps: int = 100_000
-    """steps of SB3 and of the bare environment, whose rate does not depend on it"""
-    repeats: int = 1
-    """how many times to go round"""
-    cold: bool = False
-    """compile with an empty cache, as in the first run on a machine"""
-    only: Literal["sb3", "bare"] | None = None
-    """do this one in this process (what the benchmark itself calls)"""
+    env_id: str = "HalfCheetah-v4"  # the environment
+    scripts: tuple[str, ...] = ("ppo_clip_continuous.py",)  # ours to time (ppo_clip_cartpole.py for discrete actions)
+    short: int = 51_200  # steps of the shorter run
+    long: int = 204_800  # steps of the longer run
+    repeats: int = 3  # how many times to go round
+    cold: bool = False  # compile with an empty cache, as in the first run on a machine
+    only: Literal["sb3", "bare"] | None = None  # do this one in this process (what the benchmark itself calls)
 
 
 def bare(args):
@@ -48,7 +43,7 @@ def bare(args):
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(1000)]
     env.reset(seed=0)
-    for step in range(args.reference_timesteps):
+    for step in range(args.long):
         _, _, terminated, truncated, _ = env.step(actions[step % 1000])
         if terminated or truncated:
             env.reset()
@@ -70,7 +65,7 @@ def sb3(args):
     networks = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}}
     steps = 128 if discrete else 2048
     model = PPO("MlpPolicy", envs, n_steps=steps, batch_size=64, n_epochs=10, policy_kwargs=networks, device="cpu", seed=0)
-    model.learn(args.reference_timesteps)
+    model.learn(args.long)
 
 
 def timed(command, folder, variables):
@@ -86,26 +81,32 @@ def timed(command, folder, variables):
 
 
 def main(args):
-    own = [sys.executable, str(Path(__file__).resolve())]
-    jobs = {"bare environment": ([*own, "--only", "bare"], args.reference_timesteps)}
-    jobs["Stable-Baselines3 PPO"] = ([*own, "--only", "sb3"], args.reference_timesteps)
-    for command, steps in jobs.values():
-        command += ["--env-id", args.env_id, "--reference-timesteps", str(steps)]
+    own = [sys.executable, str(Path(__file__).resolve()), "--env-id", args.env_id]
+    jobs = {"bare environment": ([*own, "--only", "bare"], "--long"), "SB3 PPO": ([*own, "--only", "sb3"], "--long")}
     for script in args.scripts:
-        command = [sys.executable, str(ROOT / script), "--env-id", args.env_id]
-        jobs[script] = ([*command, "--total-timesteps", str(args.total_timesteps)], args.total_timesteps)
+        jobs[script] = ([sys.executable, str(ROOT / script), "--env-id", args.env_id], "--total-timesteps")
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    print(f"{args.env_id:24} {'steps':>9} {'seconds':>8} {'steps/s':>8} {'x SB3':>6} {'x bare time':>11} {'peak MB':>8}")
+    measured = {name: [] for name in jobs}  # (start in s, µs a step, peak MB) a round
+
+    def show(figures):
+        bare, sb3 = (figures[name][1] for name in ("bare environment", "SB3 PPO"))
+        print(f"{args.env_id:24} {'start s':>8} {'us/step':>8} {'steps/s':>8} {'x SB3':>6} {'x bare':>6} {'peak MB':>8}")
+        for name, (start, micro, memory) in figures.items():
+            rates = f"{start:8.1f} {micro:8.1f} {1e6 / micro:8.0f} {sb3 / micro:6.2f} {micro / bare:6.2f} {memory:8.0f}"
+            print(f"{name:24} {rates}", flush=True)
+
     for _ in range(args.repeats):
-        rates = {}
-        for name, (command, steps) in jobs.items():
+        for name, (command, flag) in jobs.items():
             with tempfile.TemporaryDirectory() as folder:
-                cache = {"TORCHINDUCTOR_CACHE_DIR": folder} if args.cold else {}
-                seconds, memory = timed(command, folder, threads | cache)
-            rates[name] = rate = steps / seconds
-            versus = f"{rate / rates['Stable-Baselines3 PPO']:6.2f}" if "Stable-Baselines3 PPO" in rates else f"{'':6}"
-            against = rates["bare environment"] / rate
-            print(f"{name:24} {steps:9} {seconds:8.1f} {rate:8.0f} {versus} {against:11.2f} {memory:8.0f}", flush=True)
+                seconds, memory = {}, 0.0
+                for steps in (args.short, args.long):
+                    cache = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/{steps}"} if args.cold else {}
+                    seconds[steps], memory = timed([*command, flag, str(steps)], folder, threads | cache)
+            slope = (seconds[args.long] - seconds[args.short]) / (args.long - args.short)
+            measured[name].append((seconds[args.short] - slope * args.short, 1e6 * slope, memory))
+        show({name: rounds[-1] for name, rounds in measured.items()})
+    print(f"medians of {args.repeats}")
+    show({name: [statistics.median(column) for column in zip(*rounds)] for name, rounds in measured.items()})
 
 
 if __name__ == "__main__":
