@@ -3,10 +3,16 @@
     python plots/make.py                                      # from runs/
     python plots/make.py --wandb-entity me --wandb-project-name klip-ppo
     python plots/make.py --redraw                             # from plots/results alone
+    python plots/make.py --runs-dir ../other/runs --out plots --no-draw    # add those runs to plots/results
+    python plots/make.py --redraw --drop 'knobs/*'            # take runs out of plots/results
 
-The data set goes to plots/results (see collect.py), pictures and tables to plots. Runs are compared within a task only
-if all their arguments agree; of several settings the pictures show the one with the most steps, then the most runs,
-then the fewest departures from the scripts' defaults, and what is left out is named. Nothing here trains.
+The data set goes to plots/results (see collect.py), pictures and tables to plots. Collecting adds: a run replaces the one
+of its name, the others stay, unless --drop names them. Only where `out` is inside the folder of the runs, as it is by
+default for other folders than runs/, the data set belongs to that folder and holds the runs that are there, no more.
+
+Runs are compared within a task only if all their arguments agree; of several settings the pictures show the one with the
+most steps, then the most runs, then the fewest departures from the scripts' defaults, and what is left out is named.
+Nothing here trains.
 """
 
 import io
@@ -35,6 +41,11 @@ class Args:
     runs from runs/ or W&B, and for those from another folder plots/ in that"""
     redraw: bool = False
     """if toggled, draw from the data set in `out`/results without looking for runs"""
+    draw: bool = True
+    """if toggled off, bring the data set up to date and draw nothing"""
+    drop: tuple[str, ...] = ()
+    """the names of runs to take out of the data set, or patterns such as 'knobs/*', before others are collected: a run
+    that is still in its folder is collected anew"""
     wandb_entity: str | None = None
     """read the runs from this W&B entity (team) instead"""
     wandb_project_name: str | None = None
@@ -49,17 +60,20 @@ def fail(message, code=2):
 
 def update(args, results):
     """Brings the data set up to date; returns the number of runs in it, and a line for each that was left out."""
+    if args.redraw:
+        return collect.collect([], results, args.drop)
     if args.wandb_entity or args.wandb_project_name:
         import wandb
 
         project = args.wandb_project_name or "klip-ppo"
         try:
-            return collect.collect(collect.from_wandb(args.wandb_entity, project), results)
+            return collect.collect(collect.from_wandb(args.wandb_entity, project), results, args.drop)
         except (wandb.Error, ValueError) as error:
             fail(f"--wandb-project-name {project}: {error} Log in with `wandb login`, or check the two names")
     if not args.runs_dir.is_dir():
         fail(f"--runs-dir {args.runs_dir} is no folder: train first (./benchmark.sh quick), or name your runs' folder")
-    return collect.collect(collect.from_folders(args.runs_dir), results)
+    alone = results.resolve().is_relative_to(args.runs_dir.resolve())
+    return collect.collect(collect.from_folders(args.runs_dir), results, args.drop, alone)
 
 
 def save(figure, out, name):
@@ -76,16 +90,20 @@ def save(figure, out, name):
 
 def main(args):
     out = args.out or (HERE if args.runs_dir == Args.runs_dir else args.runs_dir / "plots")
-    if not args.redraw:
-        count, left_out = update(args, out / "results")
-        for line in left_out:
-            print(f"left out: {line}", file=sys.stderr)
-        if not count:
-            fail("no complete run there: train first, for example with ./benchmark.sh quick")
     try:
+        if args.redraw and not (out / "results" / "runs.csv").exists():
+            fail(f"--redraw: there is no {out / 'results' / 'runs.csv'}; leave --redraw out to make it from your runs")
+        if args.drop or not args.redraw:
+            count, left_out = update(args, out / "results")
+            for line in left_out:
+                print(f"left out: {line}", file=sys.stderr)
+            if not count:
+                fail("no complete run there: train first, for example with ./benchmark.sh quick")
+        if not args.draw:
+            return
         every_run, curves = collect.load(out / "results")
-    except FileNotFoundError as error:
-        fail(f"--redraw: there is no {error.filename}; leave --redraw out to make it from your runs")
+    except collect.DataError as error:
+        fail(str(error))
     runs, every_run, notes = stats.select(every_run)
     curves = curves[curves["run"].isin(runs["run"])]
     for line in notes:

@@ -85,7 +85,8 @@ def files(folder):
 def test_every_picture_and_table_is_there_and_opens(made):
     names = ["overview", "learning_curves", "identity", "partition", "beta", "aggregate", "knobs", "theory"]
     expected = {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
-    expected |= {"final_return.md", "final_return.tex", "results/runs.csv", "results/curves.csv.gz"}
+    expected |= {"final_return.md", "final_return.tex", "results/runs.csv"}
+    expected |= {f"results/curves/{run}.csv.gz" for run in pd.read_csv(made.out / "results" / "runs.csv")["run"]}
     assert set(files(made.out)) == expected
     for name in names:
         assert plt.imread(made.out / f"{name}.png").std() > 0.01
@@ -99,23 +100,34 @@ def test_the_same_runs_give_the_same_bytes(made, runs_dir, tmp_path, capsys):
 
 def test_the_columns_and_that_each_value_is_a_logged_one(made, runs_dir):
     runs = pd.read_csv(made.out / "results" / "runs.csv")
-    curves = pd.read_csv(made.out / "results" / "curves.csv.gz")
-    asked = "env_id variant seed final_return sps wall_time_s params_sha256 versions"
-    assert set(asked.split()) < set(runs.columns)
-    columns = "run env_id variant seed global_step episodic_return approx_kl in kill pass"
-    columns += " beta_p01 beta_p10 beta_p50 beta_p90 beta_p99"
-    assert list(curves.columns) == columns.split()
+    columns = "run env_id variant seed final_return diverged_at sps wall_time_s params_sha256 script_sha256 versions args"
+    assert list(runs.columns) == columns.split()
+    columns = "global_step episodic_return approx_kl in kill pass beta_p01 beta_p10 beta_p50 beta_p90 beta_p99"
     assert len(runs) == 11
     for run in runs.itertuples():
         result = json.loads((runs_dir / run.run / "result.json").read_text())
         for name in ("env_id", "seed", "final_return", "sps", "wall_time_s", "params_sha256"):
             assert getattr(run, name) == result[name]
         events = EventAccumulator(str(runs_dir / run.run)).Reload()
-        curve = curves[curves["run"] == run.run].set_index("global_step")
+        curve = pd.read_csv(collect.curve_path(made.out / "results", run.run))
+        assert list(curve.columns) == columns.split()
+        curve = curve.set_index("global_step")
         assert len(curve) == len(events.Scalars("partition/in")) >= 4
         for tag, column in collect.TAGS.items():
             logged = {scalar.step: np.float32(scalar.value) for scalar in events.Scalars(tag)}
+            if column != "episodic_return":
+                logged = {step: np.float32(f"{value:.3e}") for step, value in logged.items()}
             assert curve[column].dropna().astype(np.float32).to_dict() == logged
+
+
+def test_each_row_of_the_curves_is_of_its_run(made):
+    runs, curves = collect.load(made.out / "results")
+    for run, curve in curves.groupby("run"):
+        row = runs.set_index("run").loc[run]
+        assert {*zip(curve["env_id"], curve["variant"], curve["seed"])} == {(row["env_id"], row["variant"], int(row["seed"]))}
+        alone = pd.read_csv(collect.curve_path(made.out / "results", run))
+        assert curve["global_step"].tolist() == alone["global_step"].tolist()
+        np.testing.assert_array_equal(curve["in"], alone["in"].astype(np.float32))
 
 
 def test_a_missing_cell_is_shown_as_missing(made, data):
@@ -175,7 +187,86 @@ def test_a_second_call_reads_only_what_is_new(copied, made, tmp_path):
     result = copied / "kl" / "result.json"
     result.write_text(result.read_text().replace('"wall_time_s": ', '"wall_time_s": 1'))
     left_out = ["kl: its log holds 0 of 4 iterations"]
-    assert collect.collect(collect.from_folders(copied), tmp_path / "results") == (10, left_out)
+    assert collect.collect(collect.from_folders(copied), tmp_path / "results") == (11, left_out)
+    assert files(tmp_path / "results") == files(made.out / "results")
+
+
+def names(results):
+    """The runs of a data set, which are those that it has a curve of."""
+    runs, curves = collect.load(results)
+    assert {*runs["run"]} == {path.relative_to(results / "curves").as_posix()[:-7] for path in results.rglob("*.gz")}
+    assert {*curves["run"]} == {*runs["run"]}
+    return {*runs["run"]}
+
+
+def test_collecting_adds_and_only_what_is_named_goes(copied, made, tmp_path, capsys):
+    """The folders of two machines, one after the other, with a run in both."""
+    other, results = tmp_path / "other", tmp_path / "out" / "results"
+    every = names(made.out / "results")
+    shutil.copytree(copied / "phi", other / "phi")
+    shutil.move(copied / "kl", other / "kl")
+    make.main(make.Args(runs_dir=copied, out=tmp_path / "out", draw=False))
+    assert names(results) == every - {"kl"}
+    result = json.loads((other / "phi" / "result.json").read_text())
+    (other / "phi" / "result.json").write_text(json.dumps(result | {"sps": 7}))
+    make.main(make.Args(runs_dir=other, out=tmp_path / "out", draw=False))
+    assert names(results) == every
+    assert collect.load_runs(results).set_index("run")["sps"]["phi"] == "7.0"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results"]
+
+    before = files(results)
+    for drop, where in ((("absent*",), {"redraw": True}), (("*",), {"redraw": True}), (("ab",), {"runs_dir": copied})):
+        with pytest.raises(SystemExit):
+            make.main(make.Args(**where, out=tmp_path / "out", drop=drop, draw=False))
+        assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+        assert files(results) == before
+    make.main(make.Args(redraw=True, out=tmp_path / "out", drop=("knob/*", "kl"), draw=False))
+    assert names(results) == every - {"kl", "knob/clip"}
+    assert "dropped: kl, knob/clip\n" in capsys.readouterr().err
+    make.main(make.Args(runs_dir=copied, out=tmp_path / "out", drop=("*",), draw=False))  # begins anew from a folder
+    assert names(results) == every - {"kl"}
+
+
+def test_a_data_set_inside_the_folder_of_the_runs_holds_those_alone(copied, made):
+    make.main(make.Args(runs_dir=copied, draw=False))
+    assert names(copied / "plots" / "results") == names(made.out / "results")
+    shutil.rmtree(copied / "phi")
+    make.main(make.Args(runs_dir=copied, draw=False))
+    assert names(copied / "plots" / "results") == names(made.out / "results") - {"phi"}
+
+
+@pytest.mark.parametrize("at, iterations", [(600, 2), (768, 2), (769, 3), (256, 0)])
+def test_the_log_of_a_run_that_diverged_ends_before_the_iteration(runs_dir, tmp_path, at, iterations):
+    ((_, read),) = collect.from_folders(runs_dir / "phi")
+    result, log = read()
+    result |= {"final_return": None, "diverged_at": at}
+    log = [row for row in log if row["global_step"] <= 256 * iterations]
+    assert collect.collect([("a/b", lambda: (result, log))], tmp_path) == (1, [])
+    runs, curves = collect.load(tmp_path)
+    assert runs[["run", "final_return", "diverged_at"]].to_numpy().tolist() == [["a/b", "", str(at)]]
+    assert curves["global_step"].tolist() == [256 * (i + 1) for i in range(iterations)]
+    log += [{"global_step": 256 * (iterations + 1), **{tag: 0.0 for tag in collect.TAGS}}]
+    line = f"other: its log holds {iterations + 1} of {iterations} iterations"
+    assert collect.collect([("other", lambda: (result, log))], tmp_path) == (1, [line])
+
+
+@pytest.mark.parametrize("damage", ["runs.csv lacks a column", "runs.csv is cut", "a curve is gone", "a curve is cut"])
+def test_a_data_set_that_cannot_be_read_is_one_line(made, tmp_path, capsys, damage):
+    results = Path(shutil.copytree(made.out / "results", tmp_path / "results"))
+    curve = collect.curve_path(results, "phi")
+    if damage == "runs.csv lacks a column":
+        pd.read_csv(results / "runs.csv").drop(columns="diverged_at").to_csv(results / "runs.csv")
+    elif damage == "runs.csv is cut":
+        (results / "runs.csv").write_bytes(b"")
+    elif damage == "a curve is gone":
+        curve.unlink()
+    else:
+        curve.write_bytes(curve.read_bytes()[:-100])
+    with pytest.raises(SystemExit) as error:
+        make.main(make.Args(redraw=True, out=tmp_path))
+    assert error.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {results / 'runs.csv' if 'runs' in damage else curve} cannot be read")
 
 
 def test_other_arguments_are_not_averaged(made, data):
