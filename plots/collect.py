@@ -11,6 +11,7 @@ With a file a run, a commit adds what is new alone, and the curves of clip, klip
 """
 
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -175,6 +176,13 @@ def load(results):
         values = runs[name].astype(int).array if name == "seed" else pd.Categorical(runs[name])
         curves.insert(0, name, values.repeat(lengths))
     return runs, curves
+
+
+def sha256(results):
+    """A hash of a data set, of the tables alone: zlib's versions compress them differently."""
+    names = sorted(load_runs(results)["run"])
+    tables = [(results / "runs.csv").read_bytes(), *(gzip.decompress(curve_path(results, n).read_bytes()) for n in names)]
+    return hashlib.sha256(b"".join(tables)).hexdigest()
 
 
 def collect(found, results, drop=(), alone=False):

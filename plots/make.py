@@ -17,6 +17,7 @@ Nothing here trains.
 
 import io
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,16 +77,55 @@ def update(args, results):
     return collect.collect(collect.from_folders(args.runs_dir), results, args.drop, alone)
 
 
-def save(figure, out, name):
+def save(figure, out, name, data_sha256):
     """Writes a figure as PNG and SVG, of the same bytes for the same data; without a figure removes what is there."""
+    # The hash tells which data a picture shows: its own bytes depend on how matplotlib was built, too.
+    source = None if name == "theory" else data_sha256
     for kind, metadata in {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.items():
         path = out / f"{name}.{kind}"
         if figure is None:
             path.unlink(missing_ok=True)
             continue
         data = io.BytesIO()
-        figure.savefig(data, format=kind, metadata=metadata)
+        figure.savefig(data, format=kind, metadata={**metadata, "Source": source})
         collect.write(path, data.getvalue())
+
+
+def pictures(runs, every_run, curves):
+    main, betas = stats.main_runs(runs), stats.betas_runs(runs)
+    # Where clip has more seeds than klip and phi, its mean over all would part their curves.
+    alike = stats.with_seeds_of(main, main[main["variant"].isin(stats.FORMS[1:])])
+    alike_curves, betas_curves = (curves[curves["run"].isin(part["run"])] for part in (alike, betas))
+    drawn = {}
+    for name in ("overview", "learning_curves", "identity", "partition", "beta"):
+        drawn[name] = getattr(figures, name)(alike, alike_curves) if len(alike) else None
+    drawn |= {"final_returns": figures.final_returns(main), "aggregate": figures.aggregate(main)}
+    for name in figures.MULTIPLES:
+        drawn[f"betas_{name}"] = figures.small_multiples(betas, betas_curves, name) if len(betas) else None
+    drawn |= {"betas_final_returns": figures.final_returns(betas), "betas_aggregate": figures.aggregate(betas)}
+    return {**drawn, "knobs": figures.knobs(runs, every_run), "theory": figures.theory_sheet()}
+
+
+def filled(text, sections):
+    """A document with what stands between `<!-- results: NAME -->` and `<!-- end -->` replaced by that section."""
+
+    def fill(match):
+        if match[1] not in sections:
+            fail(f"<!-- results: {match[1]} -->: there is no such section, but {', '.join(sections)}")
+        part = sections[match[1]] or "no such runs"
+        return f"<!-- results: {match[1]} -->" + (f"\n{part}\n" if "\n" in part else part) + "<!-- end -->"
+
+    return re.sub(r"<!-- results: (\w+) -->.*?<!-- end -->", fill, text, flags=re.DOTALL)
+
+
+def documents(out):
+    """The documents that speak of a data set: of the published one README.md and docs/."""
+    return [HERE.parent / "README.md", *sorted((HERE.parent / "docs").glob("*.md"))] if out.resolve() == HERE else []
+
+
+def results_page(sections):
+    parts = [f"## {name.replace('_', ' ').capitalize()}\n\n{part}\n" for name, part in sections.items() if part]
+    return "\n".join(["Written by plots/make.py from the data set in results/.\n", *parts])
 
 
 def main(args):
@@ -105,30 +145,25 @@ def main(args):
     except collect.DataError as error:
         fail(str(error))
     runs, every_run, notes = stats.select(every_run)
-    curves = curves[curves["run"].isin(runs["run"])]
     for line in notes:
         print(f"not compared: {line}", file=sys.stderr)
-    pictures = {
-        "overview": figures.overview(runs, curves),
-        "learning_curves": figures.learning_curves(runs, curves),
-        "identity": figures.identity(runs, curves),
-        "partition": figures.partition(runs, curves),
-        "beta": figures.beta(runs, curves),
-        "aggregate": figures.aggregate(runs),
-        "knobs": figures.knobs(runs, every_run),
-        "theory": figures.theory_sheet(),
-    }
-    for name, figure in pictures.items():
-        save(figure, out, name)
-    table = stats.final_returns(runs)
-    collect.write(out / "final_return.md", stats.markdown(table).encode())
-    collect.write(out / "final_return.tex", stats.latex(table).encode())
-    print(stats.markdown(stats.final_returns(runs, untrained=False)))
+    drawn = pictures(runs, every_run, curves)
+    data_sha256 = collect.sha256(out / "results")
+    for name, figure in drawn.items():
+        save(figure, out, name, data_sha256)
+    sections = stats.sections(runs, every_run)
+    collect.write(out / "results.md", results_page(sections).encode())
+    collect.write(out / "final_return.tex", stats.latex(stats.final_returns(runs)).encode())
+    for path in documents(out):
+        collect.write(path, filled(path.read_text(), sections).encode())
+    print(stats.markdown(stats.final_returns(runs, untrained=False)), f"\n{stats.NOTE}\n", sep="\n")
+    if sections["betas"]:
+        print(sections["betas"], "\n")
     for task in stats.in_order(runs["env_id"], stats.TASKS):
-        steps = runs.loc[runs["env_id"] == task, "steps"].iloc[0]
-        print(f"{task}: {steps:,} steps, {figures.seeds(runs, task)}")
-    names = ", ".join(f"{name}.png" for name, figure in pictures.items() if figure)
-    print(f"In {out}: {names}, each as SVG too, and the table as final_return.md and .tex")
+        of_task = runs[runs["env_id"] == task]
+        print(f"{task}: {of_task['steps'].iloc[0]:,} steps, {figures.seeds(of_task, task)}")
+    names = ", ".join(f"{name}.png" for name, figure in drawn.items() if figure)
+    print(f"In {out}: {names}, each as SVG too, and the tables as results.md and final_return.tex")
 
 
 if __name__ == "__main__":
