@@ -139,10 +139,11 @@ def run_curve(log, row):
     expected = range(batch_size, int(row["diverged_at"] or args["total_timesteps"] + 1), batch_size)
     if list(iterations) != list(expected):
         raise LogError(f"its log holds {len(iterations)} of {len(expected)} iterations")
+    # Only the return may be missing: no episode ended. Before a run diverges, others may be infinite or NaN.
+    if any(set(TAGS.values()) - set(values) - {"episodic_return"} for values in iterations.values()):
+        raise LogError("its log lacks a tag in some iterations")
     curve = pd.DataFrame.from_dict(iterations, orient="index", columns=TAGS.values()).astype(np.float32)
     returns = curve.pop("episodic_return")
-    if curve.isna().any(axis=None):  # of the tags only the return may be missing: no episode ended
-        raise LogError("its log lacks a tag in some iterations")
     curve = curve.map("{:.4g}".format)
     curve.insert(0, "episodic_return", returns)
     return curve.rename_axis("global_step").to_csv()

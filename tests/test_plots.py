@@ -271,10 +271,13 @@ def test_the_log_of_a_run_that_diverged_ends_before_the_iteration(runs_dir, tmp_
     result, log = read()
     result |= {"final_return": None, "diverged_at": at}
     log = [row for row in log if row["global_step"] <= 256 * iterations]
+    log = [{tag: np.nan if "approx_kl" in tag else np.inf if "p99" in tag else value for tag, value in row.items()} for row in log]
     assert collect.collect([("a/b", lambda: (result, log))], tmp_path) == (1, [])
     runs, curves = collect.load(tmp_path)
     assert runs[["run", "final_return", "diverged_at"]].to_numpy().tolist() == [["a/b", "", str(at)]]
     assert curves["global_step"].tolist() == [256 * (i + 1) for i in range(iterations)]
+    assert curves["approx_kl"].isna().all()
+    assert np.isposinf(curves["beta_p99"]).all()
     log += [{"global_step": 256 * (iterations + 1), **{tag: 0.0 for tag in collect.TAGS}}]
     line = f"other: its log holds {iterations + 1} of {iterations} iterations"
     assert collect.collect([("other", lambda: (result, log))], tmp_path) == (1, [line])
