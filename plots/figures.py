@@ -39,7 +39,7 @@ STYLES = {
 # The rest are a row each, or few in a panel: eight looks are enough.
 OTHERS = [
     {"color": color, "linewidth": 1.6, "linestyle": dashes, "marker": marker}
-    for color, dashes, marker in zip(("#0072B2", "#E69F00", "#D55E00", "#555555") * 2, ["-"] * 4 + ["--"] * 4, "DvPX*<>h")
+    for color, dashes, marker in zip(("#0072B2", "#E69F00", "#D55E00", "#555555") * 2, ["-"] * 4 + ["--"] * 4, "DvPp*<>h")
 ]
 SETS = {"in": r"$I_\mathrm{in}$", "kill": r"$I_\mathrm{kill}$", "pass": r"$I_\mathrm{pass}$"}
 
@@ -128,7 +128,7 @@ def wide(curves, task, variant, column, smooth=True, points=160):
 
 
 SMOOTHED = "rolling mean over a fiftieth of the run"
-CROSS = "Cross: the seed diverged there; means go on over the others."
+CROSS = "Crosses at the foot: a seed diverged there; means go on over the others."
 
 
 def marks(variant, points):
@@ -142,12 +142,13 @@ def draw_mean(ax, table, variant):
 
 
 def draw_seeds(ax, table, look, diverged):
-    """Every seed as a thin line, with a cross where it diverged."""
+    """Every seed as a thin line, with a cross at the foot of the panel where it diverged."""
     thin = {"linewidth": min(look["linewidth"] / 4, 0.6), "linestyle": look.get("linestyle", "-"), "alpha": 0.7}
     ax.plot(table.index, table, color=look["color"], zorder=2, **thin)
     for seed in table.columns.intersection(diverged):
-        if len(ends := table[seed].dropna()):
-            ax.plot(ends.index[-1], ends.iloc[-1], "X", color=look["color"], markersize=7, markeredgecolor="black", zorder=4)
+        last = table[seed].last_valid_index()
+        cross = {"color": look["color"], "markersize": 7, "markeredgecolor": "black", "zorder": 4}
+        ax.plot(last, 0.06, "X", transform=ax.get_xaxis_transform(), **cross)
 
 
 def diverged(runs, task, variant):

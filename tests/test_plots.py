@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import gymnasium as gym
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from gymnasium.envs.classic_control import PendulumEnv
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
@@ -39,10 +41,29 @@ CONTINUOUS = {"env_id": "Pendulum-v1", "compile": False, "total_timesteps": 1024
 DISCRETE = {"total_timesteps": 1024, "num_steps": 32, "num_minibatches": 2}
 
 
+class Unstable(PendulumEnv):
+    """With seed 1 a reward is not finite after 600 steps."""
+
+    left = np.inf
+
+    def reset(self, *, seed=None, options=None):
+        self.left = 600 if seed == 1 else self.left
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        self.left -= 1
+        return obs, np.nan if self.left < 0 else float(reward), *rest
+
+
+gym.register("Unstable-v0", Unstable, max_episode_steps=200)
+
+
 @pytest.fixture(scope="session")
 def runs_dir(tmp_path_factory):
     """Pendulum-v1: clip and klip with two seeds, phi, kl_fixed and a variant of the user's with one, kl_adaptive missing;
-    CartPole-v1: clip and klip with two seeds, and clip with another --clip-coef in a folder below."""
+    CartPole-v1: clip and klip with two seeds, and clip with another --clip-coef in a folder below; Unstable-v0: kl_fixed
+    with two seeds, of which one diverges."""
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("trained"))
     try:
@@ -55,6 +76,10 @@ def runs_dir(tmp_path_factory):
         ppo_phi_continuous.train(ppo_phi_continuous.Args(**CONTINUOUS, run_name="phi"))
         ppo_kl_scalar_continuous.train(ppo_kl_scalar_continuous.Args(**CONTINUOUS, run_name="kl"))
         ppo_clip_cartpole.train(ppo_clip_cartpole.Args(**DISCRETE, clip_coef=0.1, run_name="knob/clip"))
+        unstable, module = CONTINUOUS | {"env_id": "Unstable-v0"}, ppo_kl_scalar_continuous
+        module.train(module.Args(**unstable, run_name="unstable/0"))
+        with pytest.raises(SystemExit):
+            module.train(module.Args(**unstable, seed=1, run_name="unstable/1"))
         return Path("runs").resolve()
     finally:
         os.chdir(before)
@@ -107,16 +132,18 @@ def test_the_columns_and_that_each_value_is_a_logged_one(made, runs_dir):
     columns = "run env_id variant seed final_return diverged_at sps wall_time_s params_sha256 script_sha256 versions args"
     assert list(runs.columns) == columns.split()
     columns = "global_step episodic_return approx_kl in kill pass beta_p01 beta_p10 beta_p50 beta_p90 beta_p99"
-    assert len(runs) == 12
+    assert len(runs) == 14
     for run in runs.itertuples():
         result = json.loads((runs_dir / run.run / "result.json").read_text())
-        for name in ("env_id", "seed", "final_return", "sps", "wall_time_s", "params_sha256"):
+        for name in ("env_id", "seed", "sps", "wall_time_s", "params_sha256", "script_sha256"):
             assert getattr(run, name) == result[name]
+        for name in ("final_return", "diverged_at"):
+            assert np.isnan(getattr(run, name)) if result[name] is None else getattr(run, name) == result[name]
         events = EventAccumulator(str(runs_dir / run.run)).Reload()
         curve = pd.read_csv(collect.curve_path(made.out / "results", run.run))
         assert list(curve.columns) == columns.split()
         curve = curve.set_index("global_step")
-        assert len(curve) == len(events.Scalars("partition/in")) >= 4
+        assert len(curve) == len(events.Scalars("partition/in")) >= (2 if run.diverged_at > 0 else 4)
         for tag, column in collect.TAGS.items():
             logged = {scalar.step: np.float32(scalar.value) for scalar in events.Scalars(tag)}
             if column != "episodic_return":
@@ -157,6 +184,20 @@ def test_a_missing_cell_is_shown_as_missing(made, data):
     assert any("missing:\nkl_adaptive" in title or "missing: kl_adaptive" in title for title in titles)
 
 
+def test_a_run_that_diverged_is_counted_and_not_averaged(made, data):
+    every_run, _, curves = data
+    runs = every_run[every_run["env_id"] == "Unstable-v0"].set_index("run")
+    assert runs["diverged_at"].to_dict() == {"unstable/0": "", "unstable/1": "601"}
+    (row,) = [row for row in table(made.out / "results.md", "Final return") if row[0] == "Unstable-v0"]
+    assert row[3] == f"{runs['final_return']['unstable/0']:,.0f} (1 of 2, 1 diverged)"
+    assert "kl_fixed: 1 of 2 diverged" in figures.seeds(every_run, "Unstable-v0")
+    wide = figures.wide(curves, "Unstable-v0", "kl_fixed", "in")
+    assert (wide.index.tolist(), wide[1].last_valid_index()) == ([256, 512, 768, 1024], 512)
+    figure = figures.learning_curves(every_run, curves)
+    crosses = [list(line.get_xdata()) for ax in figure.axes for line in ax.lines if line.get_marker() == "X"]
+    assert crosses == [[512]]
+
+
 def test_other_variants_than_the_main_ones_have_pictures_of_their_own(made, data):
     runs, _, curves = data
     assert "mine" not in table(made.out / "results.md", "Final return")[0]
@@ -189,7 +230,7 @@ def test_broken_runs_are_named_and_the_rest_is_kept(copied, made, tmp_path):
     shutil.copytree(copied / "running", copied / "incomplete" / "aside")
     shutil.copytree(copied / "running", copied / ".hidden" / "aside")
     count, left_out = collect.collect(collect.from_folders(copied), tmp_path / "results")
-    assert count == 12
+    assert count == 14
     assert [line.split(":")[0] for line in left_out] == ["cut", "flipped", "garbled", "hollow", "running"]
     assert all("its log holds 2 of 4 iterations" in line for line in left_out[:2])
     assert files(tmp_path / "results") == files(made.out / "results")
@@ -208,16 +249,16 @@ def test_nothing_to_draw_is_one_line(args, tmp_path, capsys):
 
 def test_a_second_call_reads_only_what_is_new(copied, made, tmp_path):
     shutil.move(copied / "phi", tmp_path / "phi")
-    assert collect.collect(collect.from_folders(copied), tmp_path / "results") == (11, [])
+    assert collect.collect(collect.from_folders(copied), tmp_path / "results") == (13, [])
     for path in copied.rglob("events*"):
         path.write_bytes(b"")  # whoever reads one of these again finds no iteration
     shutil.move(tmp_path / "phi", copied / "phi")
-    assert collect.collect(collect.from_folders(copied), tmp_path / "results") == (12, [])
+    assert collect.collect(collect.from_folders(copied), tmp_path / "results") == (14, [])
     assert files(tmp_path / "results") == files(made.out / "results")
     result = copied / "kl" / "result.json"
     result.write_text(result.read_text().replace('"wall_time_s": ', '"wall_time_s": 1'))
     left_out = ["kl: its log holds 0 of 4 iterations"]
-    assert collect.collect(collect.from_folders(copied), tmp_path / "results") == (12, left_out)
+    assert collect.collect(collect.from_folders(copied), tmp_path / "results") == (14, left_out)
     assert files(tmp_path / "results") == files(made.out / "results")
 
 
@@ -443,6 +484,14 @@ def test_the_three_forms_stand_in_one_column_only_if_all_triples_are_identical(d
     assert head[2:7] == stats.MAIN
     assert [row[7] for row in rows if row[0] == "Pendulum-v1"] == ["0 of 1"]
     assert stats.final_returns(runs[runs["variant"] != "phi"])[0][2:7] == stats.MAIN
+
+
+def test_the_version_of_a_script_is_that_of_its_runs(made):
+    versions = collect.load_runs(made.out / "results").set_index("run")["script_sha256"]
+    names = {"phi": ("phi", False), "kl": ("kl_fixed", False), "knob/clip": ("clip", True)}
+    assert {run: stats.present_sha256(*name) for run, name in names.items()} == versions[[*names]].to_dict()
+    assert versions[[*names]].nunique() == len(names)
+    assert stats.present_sha256("mine", False) is None
 
 
 def test_runs_of_two_versions_of_a_script_are_not_averaged(made, monkeypatch):
