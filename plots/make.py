@@ -168,7 +168,7 @@ def main(args):
 
 if __name__ == "__main__":
     try:
-        main(tyro.cli(Args))
+        main(tyro.cli(Args, description=__doc__))
     except KeyboardInterrupt:
         fail("interrupted", code=130)
     except OSError as error:

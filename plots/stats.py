@@ -12,6 +12,7 @@ from scipy.stats import binomtest, bootstrap, trim_mean, ttest_ind_from_stats
 
 import ppo_clip_continuous
 import ppo_kl_scalar_continuous
+import ppo_klip_continuous
 
 FORMS = list(report.FORMS)  # of one update: trained with one seed, they end with the same bits
 MAIN = [*FORMS, "kl_fixed", "kl_adaptive"]
@@ -54,7 +55,7 @@ def present_sha256(variant, discrete):
     for name in (script, f"betas.{variant}"):
         if (HERE.parent / f"{name.replace('.', '/')}.py").exists():
             module = importlib.import_module(name)
-            return module.script_sha256(module.Args())
+            return getattr(module, "script_sha256", ppo_klip_continuous.script_sha256)(module.Args())
     return None
 
 
