@@ -156,7 +156,8 @@ def main(args):
     collect.write(out / "final_return.tex", stats.latex(stats.final_returns(runs)).encode())
     for path in documents(out):
         collect.write(path, filled(path.read_text(), sections).encode())
-    print(stats.markdown(stats.final_returns(runs, untrained=False)), f"\n{stats.NOTE}\n", sep="\n")
+    if len(stats.main_runs(runs)):
+        print(stats.markdown(stats.final_returns(runs, untrained=False)), f"\n{stats.NOTE}\n", sep="\n")
     if sections["betas"]:
         print(sections["betas"], "\n")
     for task in stats.in_order(runs["env_id"], stats.TASKS):

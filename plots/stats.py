@@ -263,7 +263,7 @@ def final_returns(runs, untrained=True):
             published = {v: f"{mean:,} ± {std:,} (5)" for v, (mean, std) in paper.items()}
             rows.append(["", "paper", *(published.get(v, "—") for v in variants), ""])
             tests = {v: verdict(welch(cells[v], *paper[v])) for v in paper}
-            if len(of_task):
+            if set(of_task["steps"]) == {PAPER.loc[task, "steps"]}:
                 rows.append(["", "Welch's test", *(tests.get(v, "—") for v in variants), ""])
     return rows
 
@@ -277,8 +277,8 @@ def verdict(p):
 NOTE = (
     "Final return (mean over the last 10 % of steps): mean ± standard deviation with divisor n, in both rows, over the "
     "seeds that finished, whose number is in brackets. Identical triples: seeds with which clip, klip and phi ended with "
-    "the same parameters, bit for bit. Welch's test: between ours and the paper's means (standard deviations with divisor "
-    f"n − 1); differs: p < {LEVEL}, without correction for the number of tests. —: no complete run, or not in the paper. "
+    "the same parameters, bit for bit. Welch's test, of runs as long as the paper's: between ours and the paper's means (with "
+    f"divisor n − 1); differs: p < {LEVEL}, without correction for the number of tests. —: no complete run, or not in the paper. "
     "Paper: Colletti & Holzinger 2026, arXiv 2606.23932."
 )
 

@@ -457,6 +457,14 @@ def test_welch_against_samples_with_the_published_moments():
     assert np.isnan(stats.welch(ours[:1], 2616, 208))
 
 
+@pytest.mark.parametrize("steps", [1_000_000, 102_400])
+def test_only_runs_as_long_as_the_papers_are_tested_against_them(steps):
+    runs = rows_of({("Hopper-v4", "kl_fixed"): {0: 2000.0, 1: 2100.0}}, steps=steps, params_sha256="")
+    rows = [row for row in stats.final_returns(runs) if row[1] == "Welch's test"]
+    p = stats.verdict(stats.welch(runs, 2616, 208))
+    assert rows == ([["", "Welch's test", "—", "—", "—", p, "—", ""]] if steps == 1_000_000 else [])
+
+
 def test_what_a_cell_says_of_runs_that_diverged():
     runs = rows_of({("Hopper-v4", "spo"): {0: 1.0, 1: 3.0, 2: None}})
     assert stats.cell(runs) == "2 ± 1 (2 of 3, 1 diverged)"
