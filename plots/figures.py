@@ -46,7 +46,7 @@ SETS = {"in": r"$I_\mathrm{in}$", "kill": r"$I_\mathrm{kill}$", "pass": r"$I_\ma
 
 def style(variant):
     """The same look wherever a variant is drawn, whatever else is."""
-    others = stats.VARIANTS[len(STYLES) :]
+    others = [v for v in stats.ORDER if v not in STYLES]
     look = others.index(variant) if variant in others else zlib.crc32(variant.encode())
     return {"zorder": 3, **(STYLES.get(variant) or OTHERS[look % len(OTHERS)])}
 
@@ -87,7 +87,7 @@ def row_title(row, text):
 def seeds(runs, task, width=200):
     """How many seeds stand behind a task's curves, and which variants are missing or diverged."""
     of_task = runs[runs["env_id"] == task]
-    counts = {v: int((of_task["variant"] == v).sum()) for v in stats.in_order([*stats.MAIN, *of_task["variant"]], stats.VARIANTS)}
+    counts = {v: int((of_task["variant"] == v).sum()) for v in stats.in_order([*stats.MAIN, *of_task["variant"]], stats.ORDER)}
     having = {}
     for variant, count in counts.items():
         having.setdefault(count, []).append(variant)
@@ -111,7 +111,7 @@ def plural(low, high=None):
 
 
 def drawn(runs):
-    return stats.in_order(runs["variant"], stats.VARIANTS)
+    return stats.in_order(runs["variant"], stats.ORDER)
 
 
 def wide(curves, task, variant, column, smooth=True, points=160):
@@ -444,7 +444,7 @@ def knobs(runs, every_run):
         row[0].set_ylabel("final return")
     note = "Lines: mean over seeds that finished; dots: every seed. All other arguments as in the other pictures. Wide blue "
     note += "line where clip has no sweep: clip with the same seeds. A cross at the foot: a seed diverged."
-    return finish(figure, note, stats.in_order([*drawn(points), "clip"], stats.VARIANTS))
+    return finish(figure, note, stats.in_order([*drawn(points), "clip"], stats.ORDER))
 
 
 def draw_knob(ax, place):
@@ -554,4 +554,4 @@ def overview(runs, curves):
         + f"Returns: mean over seeds, ± one standard deviation, thin lines every seed ({SMOOTHED}). "
         "Difference: every iteration of every task and seed that clip has too."
     )
-    return finish(figure, note, stats.in_order([*stats.MAIN[:4], *variants], stats.VARIANTS))
+    return finish(figure, note, stats.in_order([*stats.MAIN[:4], *variants], stats.ORDER))

@@ -12,11 +12,11 @@ from scipy.stats import binomtest, bootstrap, trim_mean, ttest_ind_from_stats
 
 import ppo_clip_continuous
 import ppo_kl_scalar_continuous
-import ppo_klip_continuous
 
 FORMS = list(report.FORMS)  # of one update: trained with one seed, they end with the same bits
 MAIN = [*FORMS, "kl_fixed", "kl_adaptive"]
-VARIANTS = [*report.names("VARIANTS"), "clip_higher", "dual_clip", "rollback", "spo", "sapo", "cispo", "soft", "none"]
+VARIANTS = report.names("VARIANTS")
+ORDER = [*VARIANTS, "clip_higher", "dual_clip", "rollback", "spo", "sapo", "cispo", "soft", "none"]
 TASKS = report.names("TASKS")
 DEFAULTS = asdict(ppo_kl_scalar_continuous.Args())
 SHARED = asdict(ppo_clip_continuous.Args()).keys()
@@ -54,8 +54,7 @@ def present_sha256(variant, discrete):
     script = f"ppo_{'kl_scalar' if variant[:3] == 'kl_' else variant}_{'cartpole' if discrete else 'continuous'}"
     for name in (script, f"betas.{variant}"):
         if (HERE.parent / f"{name.replace('.', '/')}.py").exists():
-            module = importlib.import_module(name)
-            return getattr(module, "script_sha256", ppo_klip_continuous.script_sha256)(module.Args())
+            return report.script_sha256(importlib.import_module(name).Args())
     return None
 
 
@@ -95,7 +94,7 @@ def select(runs):
     for task in in_order(runs["env_id"], TASKS):
         of_task = runs[runs["env_id"] == task]
         setting = preferred(of_task["shared"])
-        for variant in in_order(of_task["variant"], VARIANTS):
+        for variant in in_order(of_task["variant"], ORDER):
             of_variant = of_task[of_task["variant"] == variant]
             same = of_variant[of_variant["shared"] == setting]
             if len(same):
@@ -173,7 +172,7 @@ def scores(runs):
     low = runs["env_id"].map(RANDOM)
     score = (runs["final_return"] - low) / (runs["env_id"].map(PAPER["clip_mean"]) - low)
     runs = runs.assign(score=score.mask(runs["diverged"] & low.notna(), 0.0)).dropna(subset="score")
-    variants, tables = in_order(runs["variant"], VARIANTS), {}
+    variants, tables = in_order(runs["variant"], ORDER), {}
     for task in in_order(runs["env_id"], TASKS):
         table = runs[runs["env_id"] == task].pivot(index="seed", columns="variant", values="score")
         table = table.reindex(columns=variants).dropna()
@@ -328,7 +327,7 @@ def breakout_table(runs):
     """On the bimodal task: how many seeds end above the gap between the modes."""
     runs, names = merged(runs[runs["env_id"] == BIMODAL])
     rows = [["variant", "seeds", f"above {BREAKOUT:,}", "share", "95 % interval (Wilson)"]]
-    for variant in in_order(runs["variant"], VARIANTS):
+    for variant in in_order(runs["variant"], ORDER):
         of_variant = runs[runs["variant"] == variant]
         above, seeds = int((of_variant["final_return"] > BREAKOUT).sum()), len(of_variant)
         span = binomtest(above, seeds).proportion_ci(method="wilson")
@@ -340,7 +339,7 @@ def breakout_table(runs):
 def betas_table(runs):
     tasks = in_order(runs["env_id"], TASKS)
     rows = [["coefficient", *tasks]]
-    for variant in in_order(runs["variant"], VARIANTS):
+    for variant in in_order(runs["variant"], ORDER):
         of_variant = runs[runs["variant"] == variant]
         rows.append([variant, *(cell(of_variant[of_variant["env_id"] == task]) for task in tasks)])
     return markdown(rows, labels=1) if tasks else ""
@@ -351,7 +350,7 @@ def knob_table(knob, points):
     rows = [["task", "variant", *(f"`--{knob.replace('_', '-')} {value}`" for value in values)]]
     for task in in_order(points["task"], TASKS):
         of_task = points[points["task"] == task]
-        for variant in in_order(of_task["variant"], VARIANTS):
+        for variant in in_order(of_task["variant"], ORDER):
             of_variant = of_task[of_task["variant"] == variant]
             rows.append([task, variant, *(cell(of_variant[of_variant["value"] == value]) for value in values)])
     return markdown(rows)

@@ -13,7 +13,7 @@ BETA = ppo_kl_scalar_continuous.Args().beta
 
 def scalar(new_logprob, old_logprob, advantages, _):
     """kl_scalar's surrogate at its default β, with k3, the estimator of the KL that is a function of w alone."""
-    kl = ppo_kl_scalar_continuous.kl_penalty("k3", None, None, new_logprob, old_logprob, None)
+    kl = ppo_kl_scalar_continuous.kl_penalty("k3", new_logprob, old_logprob, None, None)
     return ppo_kl_scalar_continuous.surrogate(new_logprob, old_logprob, advantages, BETA, kl)
 
 

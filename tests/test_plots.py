@@ -211,8 +211,8 @@ def test_other_variants_than_the_main_ones_have_pictures_of_their_own(made, data
 
 
 def test_each_variant_looks_the_same_whatever_else_is_drawn():
-    looks = [tuple(sorted((k, str(v)) for k, v in figures.style(variant).items())) for variant in stats.VARIANTS]
-    assert len(set(looks)) == len(stats.VARIANTS)
+    looks = [tuple(sorted((k, str(v)) for k, v in figures.style(variant).items())) for variant in stats.ORDER]
+    assert len(set(looks)) == len(stats.ORDER)
     assert figures.style("mine") in [{"zorder": 3, **look} for look in figures.OTHERS]
 
 
