@@ -1,11 +1,10 @@
-"""The pictures. Each function draws one, from runs.csv and curves.csv.gz alone, and returns a figure."""
+"""The pictures. Each function draws one, from the data set alone, and returns a figure."""
 
-import json
 import textwrap
+import zlib
 
 import matplotlib
 import numpy as np
-import pandas as pd
 import stats
 import theory
 from matplotlib.figure import Figure
@@ -37,13 +36,19 @@ STYLES = {
     "kl_fixed": {"color": "#009E73", "linewidth": 1.6, "linestyle": "-.", "marker": "s"},
     "kl_adaptive": {"color": "#CC79A7", "linewidth": 1.6, "marker": "^"},
 }
-OTHERS = [{"color": c, "linewidth": 1.6, "marker": m} for c, m in zip(("#666666", "#E69F00", "#0072B2"), "DvP")]
+# The rest are a row each, or few in a panel: eight looks are enough.
+OTHERS = [
+    {"color": color, "linewidth": 1.6, "linestyle": dashes, "marker": marker}
+    for color, dashes, marker in zip(("#0072B2", "#E69F00", "#D55E00", "#555555") * 2, ["-"] * 4 + ["--"] * 4, "DvPp*<>h")
+]
 SETS = {"in": r"$I_\mathrm{in}$", "kill": r"$I_\mathrm{kill}$", "pass": r"$I_\mathrm{pass}$"}
 
 
-def style(variant, variants=()):
-    others = [v for v in variants if v not in STYLES]
-    return {"zorder": 3, **(STYLES.get(variant) or OTHERS[others.index(variant) % len(OTHERS)])}
+def style(variant):
+    """The same look wherever a variant is drawn, whatever else is."""
+    others = [v for v in stats.ORDER if v not in STYLES]
+    look = others.index(variant) if variant in others else zlib.crc32(variant.encode())
+    return {"zorder": 3, **(STYLES.get(variant) or OTHERS[look % len(OTHERS)])}
 
 
 def grid(rows, columns, height, **options):
@@ -53,7 +58,7 @@ def grid(rows, columns, height, **options):
 
 def finish(figure, note, variants=(), handles=()):
     """A legend above, of the variants or of handles; a note below."""
-    handles = handles or [Line2D([], [], label=v, **style(v, variants)) for v in variants]
+    handles = handles or [Line2D([], [], label=v, **style(v)) for v in variants]
     if handles:
         figure.legend(handles=handles, loc="outside upper center", ncols=5, columnspacing=1.2)
     width = int(figure.get_figwidth() * 15)
@@ -80,13 +85,23 @@ def row_title(row, text):
 
 
 def seeds(runs, task, width=200):
-    """How many seeds stand behind a task's curves, and which variants are missing."""
+    """How many seeds stand behind a task's curves, and which variants are missing or diverged."""
     of_task = runs[runs["env_id"] == task]
+    counts = {v: int((of_task["variant"] == v).sum()) for v in stats.in_order([*stats.MAIN, *of_task["variant"]], stats.ORDER)}
     having = {}
-    for variant in stats.expected(runs, task):
-        having.setdefault(int((of_task["variant"] == variant).sum()), []).append(variant)
+    for variant, count in counts.items():
+        having.setdefault(count, []).append(variant)
     parts = [f"{plural(n) if n else 'missing'}: {', '.join(having[n])}" for n in sorted(having, reverse=True)]
-    return textwrap.fill("; ".join(parts), width) if len(parts) > 1 else plural(*having)
+    parts = parts if len(parts) > 1 else [plural(*having)]
+    diverged = of_task.loc[of_task["diverged"], "variant"].value_counts()
+    parts += [f"{variant}: {diverged[variant]} of {counts[variant]} diverged" for variant in counts if variant in diverged]
+    return textwrap.fill("; ".join(parts), width)
+
+
+def seeds_of(runs, task):
+    """How many seeds a task's variants have: a number or a range."""
+    counts = runs.loc[runs["env_id"] == task, "variant"].value_counts()
+    return plural(counts.min(), counts.max())
 
 
 def plural(low, high=None):
@@ -96,21 +111,24 @@ def plural(low, high=None):
 
 
 def drawn(runs):
-    return stats.in_order(runs["variant"], stats.VARIANTS)
+    return stats.in_order(runs["variant"], stats.ORDER)
 
 
-def wide(curves, task, variant, column, smooth=True):
-    """A column of curves.csv, an index of steps by a column a seed. Iterations in which no episode ended are bridged;
-    smoothing is a rolling mean over a fiftieth of the run."""
+def wide(curves, task, variant, column, smooth=True, points=160):
+    """A column of the curves, an index of steps by a column a seed. Iterations in which no episode ended are bridged;
+    smoothing is a rolling mean over a fiftieth of the run. A run that diverged ends early."""
     cell = curves[(curves["env_id"] == task) & (curves["variant"] == variant)]
     table = cell.pivot(index="global_step", columns="seed", values=column).astype(float)
     if not smooth:
         return table
-    table, thin = table.interpolate().rolling(max(1, len(table) // 50), min_periods=1).mean(), max(1, len(table) // 160)
-    return table[(len(table) - 1) % thin :: thin]  # fewer points keep the SVG small
+    ended = table.index.to_numpy()[:, None] > cell.groupby("seed")["global_step"].max()[table.columns].to_numpy()
+    thin = max(1, len(table) // points)  # fewer points keep the SVG small
+    table = table.interpolate().rolling(max(1, len(table) // 50), min_periods=1).mean()
+    return table.mask(ended)[(len(table) - 1) % thin :: thin]
 
 
 SMOOTHED = "rolling mean over a fiftieth of the run"
+CROSS = "Crosses at the foot: a seed diverged there; means go on over the others."
 
 
 def marks(variant, points):
@@ -119,9 +137,23 @@ def marks(variant, points):
     return step * (1 + list(STYLES).index(variant)) // 7 if variant in STYLES else 0, step
 
 
-def draw_mean(ax, table, variant, variants):
-    look = {**style(variant, variants), "markevery": marks(variant, len(table))}
-    ax.plot(table.index, table.mean(axis=1, skipna=False), **look)
+def draw_mean(ax, table, variant):
+    ax.plot(table.index, table.mean(axis=1), **{**style(variant), "markevery": marks(variant, len(table))})
+
+
+def draw_seeds(ax, table, look, diverged):
+    """Every seed as a thin line, with a cross at the foot of the panel where it diverged."""
+    thin = {"linewidth": min(look["linewidth"] / 4, 0.6), "linestyle": look.get("linestyle", "-"), "alpha": 0.7}
+    ax.plot(table.index, table, color=look["color"], zorder=2, **thin)
+    for seed in table.columns.intersection(diverged):
+        last = table[seed].last_valid_index()
+        cross = {"color": look["color"], "markersize": 7, "markeredgecolor": "black", "zorder": 4}
+        ax.plot(last, 0.06, "X", transform=ax.get_xaxis_transform(), **cross)
+
+
+def diverged(runs, task, variant):
+    """The seeds that diverged."""
+    return runs.loc[(runs["env_id"] == task) & (runs["variant"] == variant) & runs["diverged"], "seed"]
 
 
 def draw_returns(ax, runs, curves, task, variants):
@@ -129,11 +161,10 @@ def draw_returns(ax, runs, curves, task, variants):
         table = wide(curves, task, variant, "episodic_return")
         if table.empty:
             continue
-        mean, std, look = table.mean(axis=1, skipna=False), table.std(axis=1, skipna=False), style(variant, variants)
+        mean, std, look = table.mean(axis=1), table.std(axis=1, ddof=0), style(variant)
         ax.fill_between(table.index, mean - std, mean + std, color=look["color"], alpha=0.1, linewidth=0, zorder=1)
-        thin = {"linewidth": look["linewidth"] / 4, "linestyle": look.get("linestyle", "-"), "alpha": 0.7, "zorder": 2}
-        ax.plot(table.index, table, color=look["color"], **thin)
-        draw_mean(ax, table, variant, variants)
+        draw_seeds(ax, table, look, diverged(runs, task, variant))
+        draw_mean(ax, table, variant)
 
 
 def learning_curves(runs, curves):
@@ -148,7 +179,8 @@ def learning_curves(runs, curves):
         ax.remove()
     for row in axes:
         row[0].set_ylabel("episodic return")
-    note = f"Wide lines: mean over seeds; bands: ± one standard deviation; thin lines: every seed ({SMOOTHED})."
+    note = f"Wide lines: mean over seeds; bands: ± one standard deviation; thin lines: every seed ({SMOOTHED}). {CROSS}"
+    note = note if runs["diverged"].any() else note.replace(CROSS, "")
     return finish(figure, note, variants)
 
 
@@ -209,7 +241,7 @@ def identity(runs, curves):
         tables = [wide(curves, task, variant, "episodic_return") for variant in forms]
         common = set.intersection(*(set(table.columns) for table in tables))
         for variant, table in zip(forms, tables):
-            draw_mean(above, table[sorted(common)], variant, ())
+            draw_mean(above, table[sorted(common)], variant)
         for form in forms[1:]:
             table, *matches = differences(runs, curves, task, form)
             draw_differences(below, table, form)
@@ -237,7 +269,7 @@ def partition(runs, curves):
             for variant in variants:
                 table = wide(curves, task, variant, name)
                 if len(table):
-                    draw_mean(ax, table, variant, variants)
+                    draw_mean(ax, table, variant)
             ax.set_ylabel(f"share in {label}")
             ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
             ax.yaxis.set_major_locator(MaxNLocator(4))
@@ -250,20 +282,18 @@ def partition(runs, curves):
 
 def beta(runs, curves):
     tasks, variants = stats.in_order(runs["env_id"], stats.TASKS), drawn(runs)
-    columns = stats.in_order(np.concatenate([stats.expected(runs, task) for task in tasks]), stats.VARIANTS)
-    figure, axes = grid(len(tasks), len(columns), 1.75, sharey="row")
+    figure, axes = grid(len(tasks), len(variants), 1.75, sharey="row")
     for row, task in zip(axes, tasks):
-        for ax, variant in zip(row, columns):
+        for ax, variant in zip(row, variants):
             p01, p10, p50, p90, p99 = (
                 wide(curves, task, variant, f"beta_p{p}").mean(axis=1) for p in ("01", "10", "50", "90", "99")
             )
             ax.text(0.04, 0.97, variant, transform=ax.transAxes, va="top", zorder=4)
             if p50.empty:
-                reason = "missing" if variant in stats.expected(runs, task) else "no script"
-                ax.text(0.04, 0.45, reason, transform=ax.transAxes, color="0.4")
+                ax.text(0.04, 0.45, "missing", transform=ax.transAxes, color="0.4")
                 ax.set_axis_off()
                 continue
-            color = style(variant, variants)["color"]
+            color = style(variant)["color"]
             ax.fill_between(p50.index, p01, p99, color=color, alpha=0.3, linewidth=0)
             ax.fill_between(p50.index, p10, p90, color=color, alpha=0.6, linewidth=0)
             for edge in (p01, p99):
@@ -287,84 +317,147 @@ def beta(runs, curves):
 
 
 def aggregate(runs):
-    cells, tasks = stats.scores(runs)
-    if not cells:
+    results, names, tasks, counts = stats.aggregates(runs)
+    if not results:
         return None
-    variants = list(cells)
-    figure, ((left, right),) = grid(1, 2, 0.5 + 0.36 * len(variants), sharey=True)
-    for y, variant in enumerate(variants):
-        results = [(left, stats.interval(stats.iqm, cells[variant]))]
-        if variant != "clip" and "clip" in cells:
-            results.append((right, stats.interval(stats.improvement, [*cells[variant], *cells["clip"]])))
-        look = style(variant, variants)
-        for ax, (value, low, high) in results:
-            ax.plot([low, high], [y, y], color=look["color"], linewidth=7, alpha=0.8, solid_capstyle="butt", zorder=2)
+    figure, ((left, right),) = grid(1, 2, 0.5 + 0.36 * len(results), sharey=True)
+    for y, (variant, both) in enumerate(results.items()):
+        for ax, result in zip((left, right), both):
+            if result is None:
+                continue
+            value, low, high = result
+            look = {"color": style(variant)["color"], "linewidth": 7, "alpha": 0.8, "solid_capstyle": "butt", "zorder": 2}
+            ax.plot([low, high], [y, y], **look)
             ax.plot(value, y, color="black", marker="d", markersize=6, zorder=3)
-            ax.annotate(f"{value:.2f}", (value, y), (0, 7), textcoords="offset points", ha="center", fontsize=9)
-    left.set_yticks(range(len(variants)), variants)
-    left.set_ylim(len(variants) - 0.5, -0.7)
+            label = stats.number(value, 2)
+            ax.annotate(label, (value, y), (0, 7), textcoords="offset points", ha="center", fontsize=9)
+    left.set_yticks(range(len(results)), [names.get(variant, variant) for variant in results])
+    left.set_ylim(len(results) - 0.5, -0.7)
     left.set_xlabel("interquartile mean score")
     right.set_xlabel("chance to beat clip")
     right.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
     right.set_xlim(-0.05, 1.05)
-    counts = [len(sample) for samples in cells.values() for sample in samples]
     note = (
-        f"{', '.join(tasks)}; {plural(min(counts), max(counts))} each. A score is a final return scaled so that of a "
-        "task's runs here the lowest is 0 and the highest is 1. Bars: 95 % bootstrap intervals, stratified by task "
-        "(none with a single seed). Right: probability that a run of a variant returns "
-        "more than one of clip, averaged over tasks, a tie counting half. Tasks without runs of every variant here are "
-        "left out."
+        f"{', '.join(tasks)}; {plural(counts[0], counts[-1])} each, those that every variant has. {stats.SCORE_NOTE} Bars: "
+        "95 % bootstrap intervals, stratified by task (none with a single seed). Right: probability that a run of a "
+        "variant returns more than one of clip, averaged over tasks, a tie counting half. Tasks without runs of every "
+        "variant here, or without these anchors, are left out."
     )
     return finish(figure, note)
 
 
-def knob_points(runs, every_run):
-    """The runs in which one argument differs from those of the other pictures, and those it differs from, for each such
-    argument: knob, task, variant, value, seed, return."""
-    points = []
-    for (task, variant), chosen in runs.groupby(["env_id", "variant"]):
-        alike = every_run[(every_run["env_id"] == task) & (every_run["variant"] == variant)].to_dict("records")
-        args = [json.loads(run["shared"]) | json.loads(run["own"]) for run in alike]
-        main = json.loads(chosen["shared"].iloc[0]) | json.loads(chosen["own"].iloc[0])
-        changed = [[k for k in {**main, **a} if main.get(k) != a.get(k)] for a in args]
-        for knob in sorted({names[0] for names in changed if len(names) == 1} - {"total_timesteps"}):
-            for run, a, names in zip(alike, args, changed):
-                if names in ([], [knob]):
-                    points.append((knob, task, variant, a.get(knob), run["seed"], run["final_return"]))
-    points = pd.DataFrame(points, columns=["knob", "task", "variant", "value", "seed", "return"])
-    return points.dropna(subset="return").drop_duplicates(["knob", "task", "variant", "value", "seed"], keep="last")
+# Of small_multiples: column or a function of the curves, name, scale, and where a panel has room for text.
+MULTIPLES = {
+    "learning_curves": (lambda c: c["episodic_return"], "episodic return", "linear", (0.04, "left")),
+    "kl": (lambda c: c["approx_kl"], "approximate KL of an iteration's last epoch", "log", (0.96, "right")),
+    "outside": (lambda c: 1 - c["in"], "share of samples outside the band", "linear", (0.96, "right")),
+}
+
+
+def small_multiples(runs, curves, which):
+    """A row a variant, a column a task, and clip in each panel: many variants in one panel could not be told apart."""
+    column, name, scale, (x, align) = MULTIPLES[which]
+    curves = curves.assign(value=column(curves))
+    tasks, variants = stats.in_order(runs["env_id"], stats.TASKS), [v for v in drawn(runs) if v != "clip"]
+    figure, axes = grid(len(variants), len(tasks), 1.05, sharex="col", sharey="col")
+    for column, task in zip(axes.T, tasks):
+        clip, values = wide(curves, task, "clip", "value", points=80), []
+        for ax, variant in zip(column, variants):
+            table, crossed = wide(curves, task, variant, "value", points=80), diverged(runs, task, variant)
+            ax.plot(clip.index, clip.mean(axis=1), color=STYLES["clip"]["color"], linewidth=3, zorder=1.8)
+            draw_seeds(ax, table, {**style(variant), "linestyle": "-"}, crossed)
+            ax.plot(table.index, table.mean(axis=1), color=style(variant)["color"], linewidth=1.6, zorder=3)
+            values += [clip.to_numpy().ravel(), table.to_numpy().ravel()]
+            count = f"\n{len(crossed)} of {(runs['variant'][runs['env_id'] == task] == variant).sum()} diverged"
+            text = variant + (count if len(crossed) else "" if len(table) else "\nmissing")
+            ax.text(x, 0.95, text, transform=ax.transAxes, ha=align, va="top", fontsize=9, zorder=5).set_in_layout(False)
+            steps_axis(ax, variant == variants[-1])
+        values = np.concatenate(values)
+        values = values[np.isfinite(values) & (values > 0 if scale == "log" else True)]
+        column[0].set_yscale(scale)
+        if len(values):
+            low, high = np.percentile(values, (0.5, 99.5))  # a run that is about to diverge would set the scale
+            room = (high / low) ** 0.45 if scale == "log" else (high - low) * 0.45  # for the text
+            column[0].set_ylim(*((low, high * room) if scale == "log" else (low - room / 9, high + room)))
+        column[0].set_title(f"{task}\n{seeds_of(runs, task)}", loc="left")
+    figure.supylabel(name, fontsize=10)
+    note = f"Wide blue line: clip. Dark lines: mean over seeds; thin lines: every seed ({SMOOTHED}). "
+    return finish(figure, note + (CROSS if runs["diverged"].any() else ""))
+
+
+def final_returns(runs):
+    """Every run's final return, a panel a task, and beside them what the paper has."""
+    if runs.empty:
+        return None
+    runs, names = stats.merged(runs)
+    tasks, variants = stats.in_order(runs["env_id"], stats.TASKS), drawn(runs)
+    columns = min(len(tasks), 2)
+    figure, axes = grid(-(-len(tasks) // columns), columns, 0.6 + 0.26 * len(variants), sharey=True)
+    for ax in axes.flat[len(tasks) :]:
+        ax.remove()
+    for ax, task in zip(axes.flat, tasks):
+        for y, variant in enumerate(variants):
+            cell, color = runs[(runs["env_id"] == task) & (runs["variant"] == variant)], style(variant)["color"]
+            returns, count = cell["final_return"].dropna(), int(cell["diverged"].sum())
+            ax.plot(returns, [y] * len(returns), "o", color=color, markersize=5, alpha=0.8, zorder=2)
+            ax.plot(returns.mean(), y, color="black", marker="d", markersize=6, zorder=3)
+            if variant == "clip":
+                ax.axvline(returns.mean(), color=color, linewidth=2, zorder=1.8)
+            if task in stats.PAPER.index and f"{variant}_mean" in stats.PAPER:
+                mean, std = (stats.PAPER.loc[task, f"{variant}_{name}"] for name in ("mean", "std"))
+                ax.errorbar(mean, y + 0.3, xerr=std, color="0.5", marker="d", markerfacecolor="white", linewidth=1.2)
+            if count or cell.empty:
+                x = 0.98 if returns.mean() < np.mean(ax.get_xlim()) else 0.02
+                box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
+                where = {"transform": ax.get_yaxis_transform(), "ha": "right" if x > 0.5 else "left", "va": "center"}
+                ax.text(x, y, f"{count} of {len(cell)} diverged" if count else "missing", bbox=box, **where, zorder=4)
+        ax.set_yticks(range(len(variants)), [names.get(variant, variant) for variant in variants])
+        ax.set_ylim(len(variants) - 0.4, -0.6)
+        ax.set_title(f"{task}, {seeds_of(runs, task)}", loc="left")
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    for ax in axes.flat[: len(tasks)][-columns:]:
+        ax.set_xlabel("final return")
+    note = "Dots: every seed that finished; diamonds: their mean; line: that of clip. Grey: the paper's mean ± standard "
+    return finish(figure, note + "deviation over 5 seeds.")
 
 
 def knobs(runs, every_run):
-    points = knob_points(runs, every_run)
+    points = stats.knob_points(runs, every_run)
     if points.empty:
         return None
-    variants, places = drawn(points), list(points.groupby(["knob", "task"]))
-    columns = min(len(places), 3)
-    figure, axes = grid(-(-len(places) // columns), columns, 2.3 if columns > 1 else 3.0)
-    for ax in axes.flat[len(places) :]:
-        ax.remove()
-    for ax, ((knob, task), place) in zip(axes.flat, places):
-        values = sorted(set(place["value"]), key=lambda value: (isinstance(value, str), value))
-        numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-        for variant, cell in place.groupby("variant"):
-            at = cell["value"] if numbers else cell["value"].map(values.index)
-            means = cell["return"].groupby(at.astype(float)).mean()
-            ax.plot(means.index, means, **{"marker": "o", **style(variant, variants), "linewidth": 1.6})
-            ax.plot(at, cell["return"], ".", color=style(variant, variants)["color"], markersize=5, alpha=0.7)
-        if not numbers:
-            ax.set_xticks(range(len(values)), map(str, values))
-        elif values[0] > 0 and values[-1] >= 10 * values[0]:
-            ax.set_xscale("log")
-            ax.set_xticks(values, [f"{value:g}" for value in values])
-            ax.minorticks_off()
-        counts = place.groupby(["variant", "value"]).size()
-        ax.set_title(f"{task}\n{plural(counts.min(), counts.max())} a point", loc="left")
-        ax.set_xlabel(f"--{knob.replace('_', '-')}")
-    for row in axes:
+    names, tasks = sorted(set(points["knob"])), stats.in_order(points["task"], stats.TASKS)
+    figure, axes = grid(len(names), len(tasks), 2.1 if len(tasks) > 1 else 3.0)
+    clip = runs[runs["variant"] == "clip"]
+    for row, knob in zip(axes, names):
+        for ax, task in zip(row, tasks):
+            place = points[(points["knob"] == knob) & (points["task"] == task)]
+            if place.empty:
+                ax.remove()
+                continue
+            draw_knob(ax, place)
+            if "clip" not in set(place["variant"]):
+                reference = clip[(clip["env_id"] == task) & clip["seed"].isin(place["seed"])]["final_return"].mean()
+                ax.axhline(reference, color=STYLES["clip"]["color"], linewidth=2.5, zorder=1.8)
+            counts = place.groupby(["variant", "value"]).size()
+            ax.set_title(f"{task}\n{plural(counts.min(), counts.max())} a point", loc="left")
+            ax.set_xlabel(f"--{knob.replace('_', '-')}")
         row[0].set_ylabel("final return")
-    note = "Lines: mean over seeds; dots: every seed. All other arguments as in the other pictures."
-    return finish(figure, note, variants)
+    note = "Lines: mean over seeds that finished; dots: every seed. All other arguments as in the other pictures. Wide blue "
+    note += "line where clip has no sweep: clip with the same seeds. A cross at the foot: a seed diverged."
+    return finish(figure, note, stats.in_order([*drawn(points), "clip"], stats.ORDER))
+
+
+def draw_knob(ax, place):
+    """Final returns over the values of one argument, on one task."""
+    values = sorted(set(place["value"]), key=lambda value: (isinstance(value, str), value))
+    for variant, cell in place.groupby("variant"):
+        look, at = style(variant), cell["value"].map(values.index)
+        means = cell["final_return"].groupby(at).mean()
+        ax.plot(means.index, means, **{"marker": "o", **look, "linewidth": 1.6})
+        ax.plot(at, cell["final_return"], ".", color=look["color"], markersize=5, alpha=0.7)
+        crosses = at[cell["diverged"]]
+        ax.plot(crosses, [0.03] * len(crosses), "x", color=look["color"], transform=ax.get_xaxis_transform())
+    ax.set_xticks(range(len(values)), map(str, values))
 
 
 THEORY_STYLES = {**{v: STYLES[v] for v in ("clip", "klip", "phi")}, "kl_scalar": STYLES["kl_fixed"]}
@@ -461,4 +554,4 @@ def overview(runs, curves):
         + f"Returns: mean over seeds, ± one standard deviation, thin lines every seed ({SMOOTHED}). "
         "Difference: every iteration of every task and seed that clip has too."
     )
-    return finish(figure, note, stats.in_order([*stats.VARIANTS[:4], *variants], stats.VARIANTS))
+    return finish(figure, note, stats.in_order([*stats.MAIN[:4], *variants], stats.ORDER))

@@ -1,5 +1,6 @@
-"""Which runs are compared, the table of final returns, and scores across tasks."""
+"""Which runs are compared, scores and tests on them, and the tables."""
 
+import importlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -7,16 +8,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import report
-from scipy.stats import bootstrap, trim_mean
+from scipy.stats import binomtest, bootstrap, trim_mean, ttest_ind_from_stats
 
 import ppo_clip_continuous
 import ppo_kl_scalar_continuous
 
+FORMS = list(report.FORMS)  # of one update: trained with one seed, they end with the same bits
+MAIN = [*FORMS, "kl_fixed", "kl_adaptive"]
 VARIANTS = report.names("VARIANTS")
+ORDER = [*VARIANTS, "clip_higher", "dual_clip", "rollback", "spo", "sapo", "cispo", "soft", "none"]
 TASKS = report.names("TASKS")
 DEFAULTS = asdict(ppo_kl_scalar_continuous.Args())
 SHARED = asdict(ppo_clip_continuous.Args()).keys()
-PAPER = Path(__file__).parent / "paper_table.csv"
+HERE = Path(__file__).parent
+PAPER = pd.read_csv(HERE / "paper_table.csv", comment="#", index_col="task")
+RANDOM = pd.read_csv(HERE / "random_policy.csv", comment="#", index_col="task")["mean"]
+BIMODAL, BREAKOUT = "HalfCheetah-v4", 3000
+LEVEL = 0.05
 
 
 def in_order(names, order):
@@ -41,25 +49,52 @@ def preferred(settings):
     return min(counts.index, key=rank)
 
 
-def select(runs):
-    """The runs to compare: one setting a task, within it one setting of a variant's own arguments, one run a seed.
+def present_sha256(variant, discrete):
+    """script_sha256 of a variant's script as it stands here, or None if that cannot be told."""
+    script = f"ppo_{'kl_scalar' if variant[:3] == 'kl_' else variant}_{'cartpole' if discrete else 'continuous'}"
+    for name in (script, f"betas.{variant}"):
+        if (HERE.parent / f"{name.replace('.', '/')}.py").exists():
+            return report.script_sha256(importlib.import_module(name).Args())
+    return None
 
-    Returns them, all runs with their settings, and a line for each thing left out.
+
+def current(runs):
+    """Which runs are of the version of their variant's script that is compared: the present one if it has runs, else
+    the one with most."""
+    chosen = {}
+    for (variant, discrete), versions in runs.groupby(["variant", "discrete"])["script_sha256"]:
+        counts = versions.value_counts()
+        present = present_sha256(variant, discrete) if len(counts) > 1 else None
+        most = min(counts.index, key=lambda version: (-counts[version], version))
+        chosen[variant, discrete] = present if present in counts else most
+    return [run.script_sha256 == chosen[run.variant, run.discrete] for run in runs.itertuples()]
+
+
+def select(runs):
+    """The runs to compare: one version of a variant's script, one setting a task, within it one setting of a variant's
+    own arguments, one run a seed.
+
+    Returns them, all runs of these versions with their settings, and a line for each thing left out.
     """
     args = runs["args"].map(json.loads)
     runs = runs.assign(
         seed=runs["seed"].astype(int),
         final_return=pd.to_numeric(runs["final_return"]),
+        diverged=runs["diverged_at"] != "",
+        **{name: runs[name].astype(float) for name in ("sps", "wall_time_s")},
         steps=args.map(lambda a: a["total_timesteps"]),
         discrete=args.map(lambda a: a["exp_name"].endswith("_cartpole")),
         shared=args.map(lambda a: text({k: v for k, v in a.items() if k in SHARED and k != "exp_name"})),
         own=args.map(lambda a: text({k: v for k, v in a.items() if k not in SHARED})),
     )
-    chosen, notes = [], []
+    is_current, chosen, notes = pd.Series(current(runs), runs.index), [], []
+    for (task, variant, version), others in runs[~is_current].groupby(["env_id", "variant", "script_sha256"]):
+        notes.append(f"{task}, {variant}: runs of another version, script_sha256 {version[:8] or 'unknown'}: {len(others)}")
+    runs = runs[is_current]
     for task in in_order(runs["env_id"], TASKS):
         of_task = runs[runs["env_id"] == task]
         setting = preferred(of_task["shared"])
-        for variant in in_order(of_task["variant"], VARIANTS):
+        for variant in in_order(of_task["variant"], ORDER):
             of_variant = of_task[of_task["variant"] == variant]
             same = of_variant[of_variant["shared"] == setting]
             if len(same):
@@ -77,24 +112,73 @@ def select(runs):
     return pd.concat(chosen, ignore_index=True), runs, notes
 
 
-def expected(runs, task):
-    """The variants that a task should have: those with a script for its kind of actions, and any other that ran."""
-    of_task = runs[runs["env_id"] == task]
-    return in_order([*VARIANTS[: 2 if of_task["discrete"].any() else None], *of_task["variant"]], VARIANTS)
+def main_runs(runs):
+    return runs[runs["variant"].isin(MAIN)]
+
+
+def betas_runs(runs):
+    """The runs of other variants than the main ones, and those to compare with: of their tasks and seeds."""
+    others = runs[~runs["variant"].isin(MAIN)]
+    return with_seeds_of(runs[runs["env_id"].isin(others["env_id"]) & ~runs["variant"].isin(FORMS[1:])], others)
+
+
+def with_seeds_of(runs, others):
+    """The runs without the seeds that the others lack, on the tasks that the others have."""
+    having = others.groupby("env_id")["seed"].agg(set)
+    kept = [seed in having.get(task, {seed}) for task, seed in zip(runs["env_id"], runs["seed"])]
+    return runs[np.array(kept, bool)]
+
+
+def knob_points(runs, every_run):
+    """The runs in which one argument differs from those that are compared, and of these the ones with the same seeds,
+    for each such argument: knob, task, variant, value, seed, final_return, diverged."""
+    points = []
+    for (task, variant), chosen in runs.groupby(["env_id", "variant"]):
+        alike = every_run[(every_run["env_id"] == task) & (every_run["variant"] == variant)]
+        args = [json.loads(run.shared) | json.loads(run.own) for run in alike.itertuples()]
+        main = json.loads(chosen["shared"].iloc[0]) | json.loads(chosen["own"].iloc[0])
+        changed = [[k for k in {**main, **a} if main.get(k) != a.get(k)] for a in args]
+        for knob in sorted({names[0] for names in changed if len(names) == 1} - {"total_timesteps"}):
+            cells = alike.assign(knob=knob, task=task, value=[a.get(knob) for a in args])
+            swept = cells[[names == [knob] for names in changed]]
+            default = cells[[names == [] for names in changed]]
+            points += [swept, default[default["seed"].isin(swept["seed"])]]
+    columns = ["knob", "task", "variant", "value", "seed", "final_return", "diverged"]
+    points = pd.concat(points)[columns] if points else pd.DataFrame(columns=columns)
+    return points.drop_duplicates(["knob", "task", "variant", "value", "seed"], keep="last")
+
+
+def triples(runs):
+    """Of each (task, seed) that clip, klip and phi all have: whether they ended with the same parameters."""
+    forms = runs[runs["variant"].isin(FORMS) & (runs["params_sha256"] != "")]
+    hashes = forms.groupby(["env_id", "seed"])["params_sha256"]
+    return (hashes.nunique() == 1)[hashes.size() == len(FORMS)]
+
+
+def merged(runs):
+    """The runs with clip, klip and phi as one variant if they are: where all three ran, they are identical; and the
+    name of it."""
+    same = triples(runs)
+    if same.empty or not same.all():
+        return runs, {}
+    runs = runs.assign(variant=runs["variant"].replace(dict.fromkeys(FORMS, "clip")))
+    return runs.drop_duplicates(["env_id", "variant", "seed"]), {"clip": " = ".join(FORMS)}
 
 
 def scores(runs):
-    """Final returns as {variant: [(seeds,) a task]} over the tasks that have every variant, on a scale per task where
-    its lowest run is 0 and its highest is 1; and those tasks. Empty without such a task."""
-    runs = runs.dropna(subset="final_return")
-    variants = in_order(runs["variant"], VARIANTS)
-    having = runs.groupby("env_id")["variant"].nunique()
-    tasks = [task for task in in_order(runs["env_id"], TASKS) if having[task] == len(variants)]
-    low, high = (runs.groupby("env_id")["final_return"].agg(f) for f in ("min", "max"))
-    cells = runs.assign(score=(runs["final_return"] - runs["env_id"].map(low)) / runs["env_id"].map(high - low))
-    cells = cells.fillna({"score": 1.0})  # every run of the task is alike
-    cells = cells.groupby(["variant", "env_id"])["score"]
-    return {v: [cells.get_group((v, t)).to_numpy() for t in tasks] for v in variants} if tasks else {}, tasks
+    """Scores as {variant: [(seeds,) a task]}, and the tasks: 0 is a random policy, 1 the paper's PPO-Clip, a diverged
+    run scores 0. Tasks without these anchors, or without a seed that every variant has, are left out, and so are other
+    seeds. Empty without such a task."""
+    low = runs["env_id"].map(RANDOM)
+    score = (runs["final_return"] - low) / (runs["env_id"].map(PAPER["clip_mean"]) - low)
+    runs = runs.assign(score=score.mask(runs["diverged"] & low.notna(), 0.0)).dropna(subset="score")
+    variants, tables = in_order(runs["variant"], ORDER), {}
+    for task in in_order(runs["env_id"], TASKS):
+        table = runs[runs["env_id"] == task].pivot(index="seed", columns="variant", values="score")
+        table = table.reindex(columns=variants).dropna()
+        if len(table):
+            tables[task] = table
+    return {v: [table[v].to_numpy() for table in tables.values()] for v in variants} if tables else {}, list(tables)
 
 
 def iqm(*tasks, axis=-1):
@@ -120,51 +204,182 @@ def interval(statistic, samples, resamples=5000):
     return statistic(*samples), low, high
 
 
+def aggregates(runs):
+    """The interquartile mean and the probability of improvement over clip, with their intervals, as {variant: (IQM,
+    improvement or None)}; names of variants; the tasks, and the numbers of seeds. Empty without a task with scores."""
+    cells, tasks = scores(runs)
+    names = merged(runs)[1]
+    shown = [variant for variant in cells if not (names and variant in FORMS[1:])]
+    results = {}
+    for variant in shown:
+        over = [*cells[variant], *cells["clip"]] if variant != "clip" and "clip" in cells else None
+        results[variant] = interval(iqm, cells[variant]), over and interval(improvement, over)
+    return results, names, tasks, sorted({len(sample) for samples in cells.values() for sample in samples})
+
+
+def welch(ours, mean, std, n=5):
+    """The p value of Welch's test between runs and published results with that mean, and standard deviation with divisor
+    n; NaN if fewer than two runs finished."""
+    ours = ours["final_return"].dropna()
+    if len(ours) < 2:
+        return np.nan
+    published = (mean, std * np.sqrt(n / (n - 1)), n)
+    return ttest_ind_from_stats(ours.mean(), ours.std(), len(ours), *published, equal_var=False).pvalue
+
+
+def number(value, digits=0):
+    """Rounded twice, so that a last bit that differs between processors does not show."""
+    return f"{round(float(value), 9):,.{digits}f}"
+
+
+def cell(runs):
+    """Mean ± standard deviation (divisor n) over the runs that finished, and their number."""
+    returns, diverged = runs["final_return"].dropna(), int(runs["diverged"].sum())
+    total = len(returns) + diverged
+    if not total:
+        return "—"
+    if returns.empty:
+        return f"{diverged} of {total} diverged"
+    spread = f" ± {number(returns.std(ddof=0))}" if len(returns) > 1 else ""
+    count = f"{len(returns)} of {total}, {diverged} diverged" if diverged else total
+    return f"{number(returns.mean())}{spread} ({count})"
+
+
 def final_returns(runs, untrained=True):
-    """The table of final returns as rows of text: a head, then for each task (also those that only the paper trained,
-    if untrained) ours and the paper's."""
-    paper = pd.read_csv(PAPER, comment="#", index_col="task")
-    variants = in_order([*VARIANTS, *runs["variant"]], VARIANTS)
-    rows = [["task", "", *variants]]
-    for task in in_order([*(paper.index if untrained else []), *runs["env_id"]], TASKS):
+    """The table of final returns of the main variants as rows of text: a head, then for each task (also those that only
+    the paper trained, if untrained) ours, the paper's, and the test between them."""
+    same, (runs, names) = triples(runs), merged(main_runs(runs))
+    variants = MAIN[:1] + MAIN[3:] if names else MAIN
+    rows = [["task", "", *(names.get(v, v) for v in variants), "identical triples"]]
+    for task in in_order([*(PAPER.index if untrained else []), *runs["env_id"]], TASKS):
         of_task = runs[runs["env_id"] == task]
+        cells = {v: of_task[of_task["variant"] == v] for v in variants}
+        found = same[same.index.get_level_values("env_id") == task]
         steps = f", {of_task['steps'].iloc[0]:,} steps" if len(of_task) else ""
-        row = [task, f"ours{steps}"]
-        for variant in variants:
-            returns = of_task.loc[of_task["variant"] == variant, "final_return"].dropna()
-            row.append(cell(returns.mean(), returns.std(), len(returns)) if len(returns) else "—")
-        rows.append(row)
-        if task in paper.index:
-            values = paper.loc[task]
-            published = [v for v in variants if f"{v}_mean" in paper]
-            cells = {v: cell(values[f"{v}_mean"], values[f"{v}_std"], 5) for v in published}
-            rows.append(["", "paper", *(cells.get(v, "—") for v in variants)])
+        rows.append([task, f"ours{steps}", *map(cell, cells.values()), f"{found.sum()} of {len(found)}" if len(found) else "—"])
+        if task in PAPER.index:
+            paper = {v: (PAPER.loc[task, f"{v}_mean"], PAPER.loc[task, f"{v}_std"]) for v in variants if f"{v}_mean" in PAPER}
+            published = {v: f"{mean:,} ± {std:,} (5)" for v, (mean, std) in paper.items()}
+            rows.append(["", "paper", *(published.get(v, "—") for v in variants), ""])
+            tests = {v: verdict(welch(cells[v], *paper[v])) for v in paper}
+            if set(of_task["steps"]) == {PAPER.loc[task, "steps"]}:
+                rows.append(["", "Welch's test", *(tests.get(v, "—") for v in variants), ""])
     return rows
 
 
-def cell(mean, std, n):
-    return f"{mean:,.0f} ± {std:,.0f} ({n})" if n > 1 else f"{mean:,.0f} ({n})"
+def verdict(p):
+    if np.isnan(p):
+        return "—"
+    return ("p < 0.001" if p < 0.001 else f"p = {p:.2g}") + (", differs" if p < LEVEL else "")
 
 
 NOTE = (
-    "Final return (mean over the last 10 % of steps): mean ± standard deviation over seeds, whose number is in "
-    "brackets. —: no complete run, or not in the paper. Paper: Colletti & Holzinger 2026, arXiv 2606.23932."
+    "Final return (mean over the last 10 % of steps): mean ± standard deviation with divisor n, in both rows, over the "
+    "seeds that finished, whose number is in brackets. Identical triples: seeds with which clip, klip and phi ended with "
+    "the same parameters, bit for bit. Welch's test, of runs as long as the paper's: between ours and the paper's means (with "
+    f"divisor n − 1); differs: p < {LEVEL}, without correction for the number of tests. —: no complete run, or not in the paper. "
+    "Paper: Colletti & Holzinger 2026, arXiv 2606.23932."
 )
 
 
-def markdown(rows):
+def sections(runs, every_run):
+    """What the documents say of the results, as Markdown by name: tables, and numbers to stand within a sentence; empty
+    where there are no such runs."""
+    same, main, betas = triples(runs), main_runs(runs), betas_runs(runs)
+    points = knob_points(runs, every_run)
+    return {
+        "final_return": markdown(final_returns(runs)) + f"\n\n{NOTE}",
+        "triples": f"{same.sum()} of {len(same)}",
+        "aggregate": aggregate_table(main),
+        "breakout": breakout_table(main),
+        "betas": betas_table(betas),
+        "betas_aggregate": aggregate_table(betas),
+        "knobs": "\n\n".join(knob_table(knob, of_knob) for knob, of_knob in points.groupby("knob")),
+        "cost": cost_table(every_run),
+        "runs": f"{len(every_run):,}",
+        "core_hours": number(every_run["wall_time_s"].sum() / 3600, 1),
+        "versions": "; ".join(sorted(set(every_run["versions"]))),
+    }
+
+
+def aggregate_table(runs):
+    results, names, tasks, counts = aggregates(runs)
+    if not results:
+        return ""
+
+    def estimate(result):
+        if result is None:
+            return "—"
+        value, low, high = result
+        return number(value, 2) + (f" [{number(low, 2)}, {number(high, 2)}]" if np.isfinite(low) else "")
+
+    rows = [["variant", "interquartile mean score", "probability of improvement over clip"]]
+    rows += [[names.get(variant, variant), *map(estimate, both)] for variant, both in results.items()]
+    seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    note = f"{', '.join(tasks)}; seeds that every variant has ({seeds}). {SCORE_NOTE} 95 % bootstrap intervals, by task."
+    return markdown(rows, labels=1) + f"\n\n{note}"
+
+
+SCORE_NOTE = "Score: 0 is a random policy, 1 the paper's PPO-Clip; a run that diverged scores 0."
+
+
+def breakout_table(runs):
+    """On the bimodal task: how many seeds end above the gap between the modes."""
+    runs, names = merged(runs[runs["env_id"] == BIMODAL])
+    rows = [["variant", "seeds", f"above {BREAKOUT:,}", "share", "95 % interval (Wilson)"]]
+    for variant in in_order(runs["variant"], ORDER):
+        of_variant = runs[runs["variant"] == variant]
+        above, seeds = int((of_variant["final_return"] > BREAKOUT).sum()), len(of_variant)
+        span = binomtest(above, seeds).proportion_ci(method="wilson")
+        shares = [number(100 * share) for share in (above / seeds, span.low, span.high)]
+        rows.append([names.get(variant, variant), f"{seeds}", f"{above}", f"{shares[0]} %", f"{shares[1]} to {shares[2]} %"])
+    return markdown(rows, labels=1) if len(rows) > 1 else ""
+
+
+def betas_table(runs):
+    tasks = in_order(runs["env_id"], TASKS)
+    rows = [["coefficient", *tasks]]
+    for variant in in_order(runs["variant"], ORDER):
+        of_variant = runs[runs["variant"] == variant]
+        rows.append([variant, *(cell(of_variant[of_variant["env_id"] == task]) for task in tasks)])
+    return markdown(rows, labels=1) if tasks else ""
+
+
+def knob_table(knob, points):
+    values = sorted(set(points["value"]), key=lambda value: (isinstance(value, str), value))
+    rows = [["task", "variant", *(f"`--{knob.replace('_', '-')} {value}`" for value in values)]]
+    for task in in_order(points["task"], TASKS):
+        of_task = points[points["task"] == task]
+        for variant in in_order(of_task["variant"], ORDER):
+            of_variant = of_task[of_task["variant"] == variant]
+            rows.append([task, variant, *(cell(of_variant[of_variant["value"] == value]) for value in values)])
+    return markdown(rows)
+
+
+def cost_table(runs):
+    rows = [["task", "runs", "steps of a run", "core-hours", "steps per second (median)"]]
+    for task in in_order(runs["env_id"], TASKS):
+        of_task = runs[runs["env_id"] == task]
+        steps = " to ".join(f"{n:,}" for n in dict.fromkeys((of_task["steps"].min(), of_task["steps"].max())))
+        hours, rate = number(of_task["wall_time_s"].sum() / 3600, 2), number(of_task["sps"].median())
+        rows.append([task, f"{len(of_task)}", steps, hours, rate])
+    rows.append(["all", f"{len(runs)}", "", number(runs["wall_time_s"].sum() / 3600, 2), ""])
+    return markdown(rows, labels=1)
+
+
+def markdown(rows, labels=2):
+    """Rows of text as a Markdown table, the first `labels` columns flush left."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|---|---|" + "---:|" * (len(rows[0]) - 2))
-    return "\n".join([*lines, "", NOTE, ""])
+    lines.insert(1, "|" + "---|" * labels + "---:|" * (len(rows[0]) - labels))
+    return "\n".join(lines)
+
+
+ESCAPES = {character: rf"\{character}" for character in "&%_$#{}"}
+ESCAPES |= {"±": r"$\pm$", "—": "--", "<": "$<$", "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
 
 
 def latex(rows):
-    def escape(line):
-        for character, code in {"&": r"\&", "%": r"\%", "_": r"\_", "±": r"$\pm$", "—": "--"}.items():
-            line = line.replace(character, code)
-        return line
-
-    lines = [" & ".join(map(escape, row)) + r" \\" for row in rows]
+    lines = [" & ".join(entry.translate(str.maketrans(ESCAPES)) for entry in row) + r" \\" for row in rows]
     head, body = lines[0], [r"\addlinespace " * bool(row[0]) + line for row, line in zip(rows[1:], lines[1:])]
     body[0] = lines[1]
     begin, end = r"\begin{tabular}{ll" + "r" * (len(rows[0]) - 2) + "}", r"\end{tabular}"

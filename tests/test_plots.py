@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import gymnasium as gym
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from gymnasium.envs.classic_control import PendulumEnv
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
@@ -23,6 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "plots")]
 import collect
 import figures
 import make
+import random_policy
 import stats
 import theory
 
@@ -37,10 +41,29 @@ CONTINUOUS = {"env_id": "Pendulum-v1", "compile": False, "total_timesteps": 1024
 DISCRETE = {"total_timesteps": 1024, "num_steps": 32, "num_minibatches": 2}
 
 
+class Unstable(PendulumEnv):
+    """With seed 1 a reward is not finite after 600 steps."""
+
+    left = np.inf
+
+    def reset(self, *, seed=None, options=None):
+        self.left = 600 if seed == 1 else self.left
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        self.left -= 1
+        return obs, np.nan if self.left < 0 else float(reward), *rest
+
+
+gym.register("Unstable-v0", Unstable, max_episode_steps=200)
+
+
 @pytest.fixture(scope="session")
 def runs_dir(tmp_path_factory):
-    """Pendulum-v1: clip and klip with two seeds, phi and kl_fixed with one, kl_adaptive missing; CartPole-v1: clip and
-    klip with two seeds, and clip with another --clip-coef in a folder below."""
+    """Pendulum-v1: clip and klip with two seeds, phi, kl_fixed and a variant of the user's with one, kl_adaptive missing;
+    CartPole-v1: clip and klip with two seeds, and clip with another --clip-coef in a folder below; Unstable-v0: kl_fixed
+    with two seeds, of which one diverges."""
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("trained"))
     try:
@@ -49,9 +72,14 @@ def runs_dir(tmp_path_factory):
                 module.train(module.Args(**DISCRETE, seed=seed, run_name=f"{module.__name__}__{seed}"))
             for module in (ppo_clip_continuous, ppo_klip_continuous):
                 module.train(module.Args(**CONTINUOUS, seed=seed, run_name=f"{module.__name__}__{seed}"))
+        ppo_klip_continuous.train(ppo_klip_continuous.Args(**CONTINUOUS, exp_name="mine", run_name="mine"))
         ppo_phi_continuous.train(ppo_phi_continuous.Args(**CONTINUOUS, run_name="phi"))
         ppo_kl_scalar_continuous.train(ppo_kl_scalar_continuous.Args(**CONTINUOUS, run_name="kl"))
         ppo_clip_cartpole.train(ppo_clip_cartpole.Args(**DISCRETE, clip_coef=0.1, run_name="knob/clip"))
+        unstable, module = CONTINUOUS | {"env_id": "Unstable-v0"}, ppo_kl_scalar_continuous
+        module.train(module.Args(**unstable, run_name="unstable/0"))
+        with pytest.raises(SystemExit):
+            module.train(module.Args(**unstable, seed=1, run_name="unstable/1"))
         return Path("runs").resolve()
     finally:
         os.chdir(before)
@@ -83,9 +111,11 @@ def files(folder):
 
 
 def test_every_picture_and_table_is_there_and_opens(made):
-    names = ["overview", "learning_curves", "identity", "partition", "beta", "aggregate", "knobs", "theory"]
+    names = ["overview", "learning_curves", "identity", "partition", "beta", "final_returns", "aggregate", "knobs", "theory"]
+    names += ["betas_learning_curves", "betas_kl", "betas_outside", "betas_final_returns"]
     expected = {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
-    expected |= {"final_return.md", "final_return.tex", "results/runs.csv", "results/curves.csv.gz"}
+    expected |= {"results.md", "final_return.tex", "results/runs.csv"}
+    expected |= {f"results/curves/{run}.csv.gz" for run in pd.read_csv(made.out / "results" / "runs.csv")["run"]}
     assert set(files(made.out)) == expected
     for name in names:
         assert plt.imread(made.out / f"{name}.png").std() > 0.01
@@ -99,38 +129,91 @@ def test_the_same_runs_give_the_same_bytes(made, runs_dir, tmp_path, capsys):
 
 def test_the_columns_and_that_each_value_is_a_logged_one(made, runs_dir):
     runs = pd.read_csv(made.out / "results" / "runs.csv")
-    curves = pd.read_csv(made.out / "results" / "curves.csv.gz")
-    asked = "env_id variant seed final_return sps wall_time_s params_sha256 versions"
-    assert set(asked.split()) < set(runs.columns)
-    columns = "run env_id variant seed global_step episodic_return approx_kl in kill pass"
-    columns += " beta_p01 beta_p10 beta_p50 beta_p90 beta_p99"
-    assert list(curves.columns) == columns.split()
-    assert len(runs) == 11
+    columns = "run env_id variant seed final_return diverged_at sps wall_time_s params_sha256 script_sha256 versions args"
+    assert list(runs.columns) == columns.split()
+    columns = "global_step episodic_return approx_kl in kill pass beta_p01 beta_p10 beta_p50 beta_p90 beta_p99"
+    assert len(runs) == 14
     for run in runs.itertuples():
         result = json.loads((runs_dir / run.run / "result.json").read_text())
-        for name in ("env_id", "seed", "final_return", "sps", "wall_time_s", "params_sha256"):
+        for name in ("env_id", "seed", "sps", "wall_time_s", "params_sha256", "script_sha256"):
             assert getattr(run, name) == result[name]
+        for name in ("final_return", "diverged_at"):
+            assert np.isnan(getattr(run, name)) if result[name] is None else getattr(run, name) == result[name]
         events = EventAccumulator(str(runs_dir / run.run)).Reload()
-        curve = curves[curves["run"] == run.run].set_index("global_step")
-        assert len(curve) == len(events.Scalars("partition/in")) >= 4
+        curve = pd.read_csv(collect.curve_path(made.out / "results", run.run))
+        assert list(curve.columns) == columns.split()
+        curve = curve.set_index("global_step")
+        assert len(curve) == len(events.Scalars("partition/in")) >= (2 if run.diverged_at > 0 else 4)
         for tag, column in collect.TAGS.items():
             logged = {scalar.step: np.float32(scalar.value) for scalar in events.Scalars(tag)}
+            if column != "episodic_return":
+                logged = {step: np.float32(f"{value:.3e}") for step, value in logged.items()}
             assert curve[column].dropna().astype(np.float32).to_dict() == logged
 
 
+def test_each_row_of_the_curves_is_of_its_run(made):
+    runs, curves = collect.load(made.out / "results")
+    for run, curve in curves.groupby("run"):
+        row = runs.set_index("run").loc[run]
+        assert {*zip(curve["env_id"], curve["variant"], curve["seed"])} == {(row["env_id"], row["variant"], int(row["seed"]))}
+        alone = pd.read_csv(collect.curve_path(made.out / "results", run))
+        assert curve["global_step"].tolist() == alone["global_step"].tolist()
+        np.testing.assert_array_equal(curve["in"], alone["in"].astype(np.float32))
+
+
+def table(path, heading):
+    """The rows of a section's table in results.md, as lists of text."""
+    lines = path.read_text().split(f"## {heading}\n")[1].split("\n## ")[0].splitlines()
+    return [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+
+
 def test_a_missing_cell_is_shown_as_missing(made, data):
-    runs, _, curves = data
+    every_run, _, curves = data
+    runs = stats.main_runs(every_run)
     assert figures.seeds(runs, "Pendulum-v1") == "2 seeds: clip, klip; 1 seed: phi, kl_fixed; missing: kl_adaptive"
-    assert figures.seeds(runs, "CartPole-v1") == "2 seeds"
-    rows = [line.split(" | ") for line in (made.out / "final_return.md").read_text().splitlines()]
-    (ours,) = [row for row in rows if row[0] == "| Pendulum-v1"]
+    head, *rows = table(made.out / "results.md", "Final return")
+    assert head == ["task", "", "clip = klip = phi", "kl_fixed", "kl_adaptive", "identical triples"]
+    (ours,) = [row for row in rows if row[0] == "Pendulum-v1"]
     assert ours[1] == "ours, 1,024 steps"
     assert ours[2].endswith("(2)")
-    assert ours[4].endswith("(1)")
-    assert "±" not in ours[4]
-    assert ours[6] == "— |"
+    assert "±" in ours[2]
+    assert ours[3].endswith("(1)")
+    assert "±" not in ours[3]
+    assert ours[4:] == ["—", "1 of 1"]
     titles = [ax.get_title(loc="left") for ax in figures.learning_curves(runs, curves).axes]
     assert any("missing:\nkl_adaptive" in title or "missing: kl_adaptive" in title for title in titles)
+
+
+def test_a_run_that_diverged_is_counted_and_not_averaged(made, data):
+    every_run, _, curves = data
+    runs = every_run[every_run["env_id"] == "Unstable-v0"].set_index("run")
+    assert runs["diverged_at"].to_dict() == {"unstable/0": "", "unstable/1": "601"}
+    (row,) = [row for row in table(made.out / "results.md", "Final return") if row[0] == "Unstable-v0"]
+    assert row[3] == f"{runs['final_return']['unstable/0']:,.0f} (1 of 2, 1 diverged)"
+    assert "kl_fixed: 1 of 2 diverged" in figures.seeds(every_run, "Unstable-v0")
+    wide = figures.wide(curves, "Unstable-v0", "kl_fixed", "in")
+    assert (wide.index.tolist(), wide[1].last_valid_index()) == ([256, 512, 768, 1024], 512)
+    figure = figures.learning_curves(every_run, curves)
+    crosses = [list(line.get_xdata()) for ax in figure.axes for line in ax.lines if line.get_marker() == "X"]
+    assert crosses == [[512]]
+
+
+def test_other_variants_than_the_main_ones_have_pictures_of_their_own(made, data):
+    runs, _, curves = data
+    assert "mine" not in table(made.out / "results.md", "Final return")[0]
+    rows = table(made.out / "results.md", "Betas")
+    assert [row[0] for row in rows] == ["coefficient", "clip", "kl_fixed", "mine"]
+    assert all(row[1].endswith(" (1)") for row in rows[1:])  # of clip the seed that the other has
+    assert set(stats.betas_runs(runs)["env_id"]) == {"Pendulum-v1"}
+    runs["diverged"] = runs["run"] == "mine"
+    texts = [text.get_text() for ax in figures.small_multiples(runs, curves, "kl").axes for text in ax.texts]
+    assert "mine\n1 of 1 diverged" in texts
+
+
+def test_each_variant_looks_the_same_whatever_else_is_drawn():
+    looks = [tuple(sorted((k, str(v)) for k, v in figures.style(variant).items())) for variant in stats.ORDER]
+    assert len(set(looks)) == len(stats.ORDER)
+    assert figures.style("mine") in [{"zorder": 3, **look} for look in figures.OTHERS]
 
 
 def test_broken_runs_are_named_and_the_rest_is_kept(copied, made, tmp_path):
@@ -147,7 +230,7 @@ def test_broken_runs_are_named_and_the_rest_is_kept(copied, made, tmp_path):
     shutil.copytree(copied / "running", copied / "incomplete" / "aside")
     shutil.copytree(copied / "running", copied / ".hidden" / "aside")
     count, left_out = collect.collect(collect.from_folders(copied), tmp_path / "results")
-    assert count == 11
+    assert count == 14
     assert [line.split(":")[0] for line in left_out] == ["cut", "flipped", "garbled", "hollow", "running"]
     assert all("its log holds 2 of 4 iterations" in line for line in left_out[:2])
     assert files(tmp_path / "results") == files(made.out / "results")
@@ -166,27 +249,112 @@ def test_nothing_to_draw_is_one_line(args, tmp_path, capsys):
 
 def test_a_second_call_reads_only_what_is_new(copied, made, tmp_path):
     shutil.move(copied / "phi", tmp_path / "phi")
-    assert collect.collect(collect.from_folders(copied), tmp_path / "results") == (10, [])
+    assert collect.collect(collect.from_folders(copied), tmp_path / "results") == (13, [])
     for path in copied.rglob("events*"):
         path.write_bytes(b"")  # whoever reads one of these again finds no iteration
     shutil.move(tmp_path / "phi", copied / "phi")
-    assert collect.collect(collect.from_folders(copied), tmp_path / "results") == (11, [])
+    assert collect.collect(collect.from_folders(copied), tmp_path / "results") == (14, [])
     assert files(tmp_path / "results") == files(made.out / "results")
     result = copied / "kl" / "result.json"
     result.write_text(result.read_text().replace('"wall_time_s": ', '"wall_time_s": 1'))
     left_out = ["kl: its log holds 0 of 4 iterations"]
-    assert collect.collect(collect.from_folders(copied), tmp_path / "results") == (10, left_out)
+    assert collect.collect(collect.from_folders(copied), tmp_path / "results") == (14, left_out)
+    assert files(tmp_path / "results") == files(made.out / "results")
+
+
+def names(results):
+    """The runs of a data set, which are those that it has a curve of."""
+    runs, curves = collect.load(results)
+    assert {*runs["run"]} == {path.relative_to(results / "curves").as_posix()[:-7] for path in results.rglob("*.gz")}
+    assert {*curves["run"]} == {*runs["run"]}
+    return {*runs["run"]}
+
+
+def test_collecting_adds_and_only_what_is_named_goes(copied, made, tmp_path, capsys):
+    """The folders of two machines, one after the other, with a run in both."""
+    other, results = tmp_path / "other", tmp_path / "out" / "results"
+    every = names(made.out / "results")
+    shutil.copytree(copied / "phi", other / "phi")
+    shutil.move(copied / "kl", other / "kl")
+    make.main(make.Args(runs_dir=copied, out=tmp_path / "out", draw=False))
+    assert names(results) == every - {"kl"}
+    result = json.loads((other / "phi" / "result.json").read_text())
+    (other / "phi" / "result.json").write_text(json.dumps(result | {"sps": 7}))
+    make.main(make.Args(runs_dir=other, out=tmp_path / "out", draw=False))
+    assert names(results) == every
+    assert collect.load_runs(results).set_index("run")["sps"]["phi"] == "7.0"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results"]
+
+    before = files(results)
+    for drop, where in ((("absent*",), {"redraw": True}), (("*",), {"redraw": True}), (("ab",), {"runs_dir": copied})):
+        with pytest.raises(SystemExit):
+            make.main(make.Args(**where, out=tmp_path / "out", drop=drop, draw=False))
+        assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+        assert files(results) == before
+    make.main(make.Args(redraw=True, out=tmp_path / "out", drop=("knob/*", "kl"), draw=False))
+    assert names(results) == every - {"kl", "knob/clip"}
+    assert "dropped: kl, knob/clip\n" in capsys.readouterr().err
+    make.main(make.Args(runs_dir=copied, out=tmp_path / "out", drop=("*",), draw=False))  # begins anew from a folder
+    assert names(results) == every - {"kl"}
+
+
+def test_a_data_set_inside_the_folder_of_the_runs_holds_those_alone(copied, made):
+    make.main(make.Args(runs_dir=copied, draw=False))
+    assert names(copied / "plots" / "results") == names(made.out / "results")
+    shutil.rmtree(copied / "phi")
+    make.main(make.Args(runs_dir=copied, draw=False))
+    assert names(copied / "plots" / "results") == names(made.out / "results") - {"phi"}
+
+
+@pytest.mark.parametrize("at, iterations", [(600, 2), (768, 2), (769, 3), (256, 0)])
+def test_the_log_of_a_run_that_diverged_ends_before_the_iteration(runs_dir, tmp_path, at, iterations):
+    ((_, read),) = collect.from_folders(runs_dir / "phi")
+    result, log = read()
+    result |= {"final_return": None, "diverged_at": at}
+    log = [row for row in log if row["global_step"] <= 256 * iterations]
+    log = [{tag: np.nan if "approx_kl" in tag else np.inf if "p99" in tag else value for tag, value in row.items()} for row in log]
+    assert collect.collect([("a/b", lambda: (result, log))], tmp_path) == (1, [])
+    runs, curves = collect.load(tmp_path)
+    assert runs[["run", "final_return", "diverged_at"]].to_numpy().tolist() == [["a/b", "", str(at)]]
+    assert curves["global_step"].tolist() == [256 * (i + 1) for i in range(iterations)]
+    assert curves["approx_kl"].isna().all()
+    assert np.isposinf(curves["beta_p99"]).all()
+    log += [{"global_step": 256 * (iterations + 1), **{tag: 0.0 for tag in collect.TAGS}}]
+    line = f"other: its log holds {iterations + 1} of {iterations} iterations"
+    assert collect.collect([("other", lambda: (result, log))], tmp_path) == (1, [line])
+
+
+@pytest.mark.parametrize("damage", ["runs.csv lacks a column", "runs.csv is cut", "a curve is gone", "a curve is cut"])
+def test_a_data_set_that_cannot_be_read_is_one_line(made, tmp_path, capsys, damage):
+    results = Path(shutil.copytree(made.out / "results", tmp_path / "results"))
+    curve = collect.curve_path(results, "phi")
+    if damage == "runs.csv lacks a column":
+        pd.read_csv(results / "runs.csv").drop(columns="diverged_at").to_csv(results / "runs.csv")
+    elif damage == "runs.csv is cut":
+        (results / "runs.csv").write_bytes(b"")
+    elif damage == "a curve is gone":
+        curve.unlink()
+    else:
+        curve.write_bytes(curve.read_bytes()[:-100])
+    with pytest.raises(SystemExit) as error:
+        make.main(make.Args(redraw=True, out=tmp_path))
+    assert error.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {results / 'runs.csv' if 'runs' in damage else curve} cannot be read")
 
 
 def test_other_arguments_are_not_averaged(made, data):
     runs, every_run, _ = data
     assert "not compared: CartPole-v1, clip: runs with another clip_coef: 1\n" in made.stderr
     assert "knob/clip" not in set(runs["run"])
-    points = figures.knob_points(runs, every_run)
+    points = stats.knob_points(runs, every_run)
     assert set(points["knob"]) == {"clip_coef"}
-    assert points.groupby("value").size().to_dict() == {0.1: 1, 0.2: 2}
-    knob = every_run.set_index("run").loc["knob/clip", "final_return"]
-    assert points.loc[points["value"] == 0.1, "return"].tolist() == [knob]
+    returns = every_run.set_index("run")["final_return"]  # of the default only the seed that the knob's run has
+    expected = {0.1: returns["knob/clip"], 0.2: returns["ppo_clip_cartpole__0"]}
+    assert points.set_index("value")["final_return"].to_dict() == expected
+    head, row = table(made.out / "results.md", "Knobs")
+    assert head == ["task", "variant", "`--clip-coef 0.1`", "`--clip-coef 0.2`"]
+    assert row == ["CartPole-v1", "clip", *(f"{value:,.0f} (1)" for value in expected.values())]
 
 
 def test_the_most_steps_are_preferred_then_the_most_runs_then_the_defaults():
@@ -217,22 +385,36 @@ def test_the_identity_names_the_seeds_whose_hash_is_that_of_clip(data):
     assert "klip: 3 of 4 runs" in titles(figures.overview(runs, curves))
 
 
-def test_aggregates_against_a_computation_by_hand():
-    rng = np.random.default_rng(1)
-    table = [("A", "clip", 5), ("A", "klip", 4), ("B", "clip", 5), ("B", "klip", 5), ("C", "clip", 3)]
-    returns = {(task, variant): rng.normal(50, 20, n).round() for task, variant, n in table}
-    rows = [(task, variant, value) for (task, variant), values in returns.items() for value in values]
-    cells, tasks = stats.scores(pd.DataFrame(rows, columns=["env_id", "variant", "final_return"]))
-    assert tasks == ["A", "B"]  # C lacks klip
+def rows_of(returns, **columns):
+    """Runs as select gives them, from {(task, variant): {seed: final return, None where it diverged}}."""
+    runs = [
+        {"env_id": task, "variant": variant, "seed": seed, "final_return": value, "diverged": value is None, **columns}
+        for (task, variant), values in returns.items()
+        for seed, value in values.items()
+    ]
+    return pd.DataFrame(runs).astype({"final_return": float})
 
+
+def test_aggregates_against_a_computation_by_hand():
+    rng, returns = np.random.default_rng(1), {}
+    table = [("Hopper-v4", "clip", 5), ("Hopper-v4", "klip", 4), ("Ant-v4", "clip", 9), ("Ant-v4", "klip", 5)]
+    for task, variant, n in [*table, ("Walker2d-v4", "clip", 3), ("Pendulum-v1", "clip", 3), ("Pendulum-v1", "klip", 3)]:
+        returns[task, variant] = dict(enumerate(rng.normal(1000, 500, n).round()))
+    cells, tasks = stats.scores(rows_of(returns))
+    assert tasks == ["Hopper-v4", "Ant-v4"]  # Walker2d-v4 lacks klip, Pendulum-v1 is not in the paper
+
+    anchors, seeds = {"Hopper-v4": (14.98, 2598), "Ant-v4": (-106, 2193)}, {"Hopper-v4": 4, "Ant-v4": 5}
     scaled = {}
-    for task in tasks:
-        low, high = (f([*returns[task, "clip"], *returns[task, "klip"]]) for f in (min, max))
-        scaled |= {(task, v): [(x - low) / (high - low) for x in returns[task, v]] for v in ("clip", "klip")}
-    pool = sorted(scaled["A", "klip"] + scaled["B", "klip"])  # 9 scores, of which int(9 / 4) go at each end
+    for task, (low, high) in anchors.items():
+        for v in ("clip", "klip"):
+            scaled[task, v] = [(returns[task, v][seed] - low) / (high - low) for seed in range(seeds[task])]
+    for v in ("clip", "klip"):
+        for found, task in zip(cells[v], tasks):
+            assert found == pytest.approx(scaled[task, v])
+    pool = sorted(scaled["Hopper-v4", "klip"] + scaled["Ant-v4", "klip"])  # 9, of which int(9 / 4) go at each end
     assert stats.iqm(*cells["klip"]) == pytest.approx(np.mean(pool[2:-2]))
-    chances = [scipy.stats.mannwhitneyu(returns[t, "klip"], returns[t, "clip"]).statistic for t in tasks]
-    by_hand = (chances[0] / 20 + chances[1] / 25) / 2
+    chances = [scipy.stats.mannwhitneyu(scaled[t, "klip"], scaled[t, "clip"]).statistic for t in tasks]
+    by_hand = (chances[0] / 16 + chances[1] / 25) / 2
     assert stats.improvement(*cells["klip"], *cells["clip"]) == pytest.approx(by_hand)
 
     draws = []
@@ -244,6 +426,96 @@ def test_aggregates_against_a_computation_by_hand():
     assert ends == pytest.approx(np.percentile(draws, (2.5, 97.5)), abs=0.02)
     assert stats.interval(stats.iqm, cells["klip"]) == (value, *ends)
     assert np.isnan(stats.interval(stats.iqm, [np.array([0.5])])[1:]).all()
+
+
+def test_a_score_does_not_move_when_a_run_is_added_and_a_diverged_run_scores_0():
+    before, _ = stats.scores(rows_of({("Hopper-v4", "clip"): {0: 14.98, 1: 2598.0}, ("Hopper-v4", "spo"): {0: 100.0, 1: None}}))
+    assert before["clip"][0] == pytest.approx([0, 1])
+    assert before["spo"][0][1] == 0
+    after, _ = stats.scores(rows_of({("Hopper-v4", "clip"): {0: 14.98, 1: 2598.0}, ("Hopper-v4", "spo"): {0: 100.0, 1: 9e9}}))
+    assert after["clip"][0].tolist() == before["clip"][0].tolist()
+    assert after["spo"][0][0] == before["spo"][0][0]
+
+
+def test_the_zero_of_the_scores_is_what_a_random_policy_returns():
+    committed = pd.read_csv(ROOT / "plots" / "random_policy.csv", comment="#", index_col="task")
+    assert set(committed.index) == set(stats.PAPER.index)
+    for task in ("CartPole-v1", "Hopper-v4"):
+        returns = random_policy.random_returns(task, episodes=100)
+        assert abs(returns.mean() - committed.loc[task, "mean"]) < 6 * committed.loc[task, "std"] / 10
+
+
+def test_welch_against_samples_with_the_published_moments():
+    """The paper's ± has divisor n: a sample with exactly that mean and that ± gives scipy's p."""
+    sample = np.array([-1.5, -0.5, 0.0, 0.5, 1.5])
+    published = 2616 + 208 * sample / sample.std()
+    ours = rows_of({("Hopper-v4", "kl_fixed"): {0: 1500.0, 1: 2300.0, 2: 2100.0, 3: 1300.0, 4: None}})
+    by_hand = scipy.stats.ttest_ind(ours["final_return"].dropna(), published, equal_var=False).pvalue
+    assert stats.welch(ours, 2616, 208) == pytest.approx(by_hand)
+    assert stats.verdict(by_hand) == f"p = {by_hand:.2g}, differs"
+    assert stats.verdict(0.051) == "p = 0.051"
+    assert np.isnan(stats.welch(ours[:1], 2616, 208))
+
+
+@pytest.mark.parametrize("steps", [1_000_000, 102_400])
+def test_only_runs_as_long_as_the_papers_are_tested_against_them(steps):
+    runs = rows_of({("Hopper-v4", "kl_fixed"): {0: 2000.0, 1: 2100.0}}, steps=steps, params_sha256="")
+    rows = [row for row in stats.final_returns(runs) if row[1] == "Welch's test"]
+    p = stats.verdict(stats.welch(runs, 2616, 208))
+    assert rows == ([["", "Welch's test", "—", "—", "—", p, "—", ""]] if steps == 1_000_000 else [])
+
+
+def test_what_a_cell_says_of_runs_that_diverged():
+    runs = rows_of({("Hopper-v4", "spo"): {0: 1.0, 1: 3.0, 2: None}})
+    assert stats.cell(runs) == "2 ± 1 (2 of 3, 1 diverged)"
+    assert stats.cell(runs[2:]) == "1 of 1 diverged"
+    assert stats.cell(runs[:2]) == "2 ± 1 (2)"
+    assert stats.cell(runs[:0]) == "—"
+
+
+def test_the_share_that_breaks_out_with_its_interval():
+    runs = rows_of({("HalfCheetah-v4", "clip"): {0: 4000.0, 1: 3000.0, 2: 1700.0, 3: None}}, params_sha256="")
+    row = stats.breakout_table(runs).splitlines()[-1]
+    p, z = 0.25, scipy.stats.norm.ppf(0.975)  # Wilson 1927
+    middle, half = p + z * z / 8, z * np.sqrt(p * (1 - p) / 4 + z * z / 64)
+    low, high = (round(100 * (middle + sign * half) / (1 + z * z / 4)) for sign in (-1, 1))
+    assert row == f"| clip | 4 | 1 | 25 % | {low} to {high} % |"
+
+
+def test_the_three_forms_stand_in_one_column_only_if_all_triples_are_identical(data):
+    runs, _, _ = data
+    assert stats.triples(runs).to_dict() == {("Pendulum-v1", 0): True}
+    assert stats.merged(runs)[1] == {"clip": "clip = klip = phi"}
+    runs.loc[runs["variant"] == "phi", "params_sha256"] = "other"
+    assert stats.triples(runs).to_dict() == {("Pendulum-v1", 0): False}
+    head, *rows = stats.final_returns(runs)
+    assert head[2:7] == stats.MAIN
+    assert [row[7] for row in rows if row[0] == "Pendulum-v1"] == ["0 of 1"]
+    assert stats.final_returns(runs[runs["variant"] != "phi"])[0][2:7] == stats.MAIN
+
+
+def test_the_version_of_a_script_is_that_of_its_runs(made):
+    versions = collect.load_runs(made.out / "results").set_index("run")["script_sha256"]
+    names = {"phi": ("phi", False), "kl": ("kl_fixed", False), "knob/clip": ("clip", True)}
+    assert {run: stats.present_sha256(*name) for run, name in names.items()} == versions[[*names]].to_dict()
+    assert versions[[*names]].nunique() == len(names)
+    assert stats.present_sha256("mine", False) is None
+
+
+def test_runs_of_two_versions_of_a_script_are_not_averaged(made, monkeypatch):
+    every_run, _ = collect.load(made.out / "results")
+    of_clip = (every_run["variant"] == "clip") & (every_run["env_id"] == "Pendulum-v1")
+    every_run.loc[of_clip & (every_run["seed"] == "1"), "script_sha256"] = "0123456789"
+    every_run.loc[of_clip & (every_run["seed"] == "0"), "script_sha256"] = "abcdef"
+    every_run = pd.concat([every_run, every_run[of_clip].assign(run="third", seed="2", script_sha256="0123456789")])
+    for present, seeds, line in (
+        (None, {1, 2}, "Pendulum-v1, clip: runs of another version, script_sha256 abcdef: 1"),
+        ("abcdef", {0}, "Pendulum-v1, clip: runs of another version, script_sha256 01234567: 3"),
+    ):
+        monkeypatch.setattr(stats, "present_sha256", lambda *_, present=present: present)
+        runs, _, notes = stats.select(every_run)
+        assert set(runs.loc[(runs["variant"] == "clip") & (runs["env_id"] == "Pendulum-v1"), "seed"]) == seeds
+        assert line in notes
 
 
 def test_theory_against_the_closed_forms():
@@ -264,11 +536,42 @@ def test_theory_against_the_closed_forms():
 
 def test_the_table_in_latex(made):
     text = (made.out / "final_return.tex").read_text()
-    assert r"Hopper-v4 & ours & -- & -- & -- & -- & -- \\" in text
-    assert r" & paper & 2,598 $\pm$ 278 (5) & 2,598 $\pm$ 278 (5) & -- & 2,616 $\pm$ 208 (5) &" in text
+    assert r"Hopper-v4 & ours & -- & -- & -- & -- \\" in text
+    assert r" & paper & 2,598 $\pm$ 278 (5) & 2,616 $\pm$ 208 (5) & 2,236 $\pm$ 365 (5) &  \\" in text
     table = text[text.index(r"\begin") :]
     assert not set("±—") & set(table)
     assert "_" not in table.replace(r"\_", "")
+    assert r"a\_b\&c\$d & 50\% $<$ 1 \\" in stats.latex([["h"], ["a_b&c$d", "50% < 1"]])
+
+
+def test_sections_are_filled_into_documents(capsys):
+    text = "a <!-- results: triples -->old<!-- end --> b\n<!-- results: cost -->\nold\n\n|1|\n<!-- end -->\nc\n"
+    sections = {"triples": "3 of 3", "cost": "|2|\n|3|", "betas": ""}
+    after = "a <!-- results: triples -->3 of 3<!-- end --> b\n<!-- results: cost -->\n|2|\n|3|\n<!-- end -->\nc\n"
+    assert make.filled(text, sections) == after
+    assert make.filled(after, sections) == after
+    assert make.filled("<!-- results: betas --><!-- end -->", sections) == "<!-- results: betas -->no such runs<!-- end -->"
+    with pytest.raises(SystemExit):
+        make.filled("<!-- results: absent -->1<!-- end -->", sections)
+    assert "error: <!-- results: absent -->" in capsys.readouterr().err
+
+
+def test_what_is_committed_follows_from_the_committed_data():
+    """The tables and numbers, to the letter; pictures by the hash of the data in them, since their bytes depend on how
+    matplotlib was built. If it fails: python plots/make.py --redraw"""
+    plots = ROOT / "plots"
+    runs, every_run, _ = stats.select(collect.load(plots / "results")[0])
+    sections = stats.sections(runs, every_run)
+    assert (plots / "results.md").read_text() == make.results_page(sections)
+    assert (plots / "final_return.tex").read_text() == stats.latex(stats.final_returns(runs))
+    for path in make.documents(plots):
+        assert path.read_text() == make.filled(path.read_text(), sections)
+    data_sha256 = collect.sha256(plots / "results")
+    names = {path.stem for path in plots.glob("*.png")} - {"theory"}
+    assert names >= {"overview", "learning_curves", "identity", "partition", "beta", "final_returns", "aggregate"}
+    for name in names:
+        assert Image.open(plots / f"{name}.png").text["Source"] == data_sha256
+        assert data_sha256 in (plots / f"{name}.svg").read_text()
 
 
 def wandb_run(path):
