@@ -59,10 +59,6 @@ class Faulty(Countdown):
     def observed(self, kind, x):
         return np.where(kind == self.fault and self.who == 2 and self.steps_left == 0, self.value, x)
 
-    def reset(self, *, seed=None, options=None):
-        obs, info = super().reset(seed=seed)
-        return self.observed("reset", obs), info
-
     def step(self, action):
         obs, gained, *over, info = super().step(action)
         self.steps_left -= 1
@@ -70,7 +66,7 @@ class Faulty(Countdown):
 
 
 # At which step, and what. Seeded with 2, Countdown's fifth episode ends at step 23.
-FAULTS = {"reward": (24, np.nan), "observation": (24, np.inf), "final": (23, -np.inf), "reset": (23, np.nan)}
+FAULTS = {"reward": (24, np.nan), "observation": (24, np.inf), "final": (23, -np.inf)}
 
 
 class Spaces(gym.Env):
