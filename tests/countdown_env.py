@@ -59,6 +59,10 @@ class Faulty(Countdown):
     def observed(self, kind, x):
         return np.where(kind == self.fault and self.who == 2 and self.steps_left == 0, self.value, x)
 
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        return self.observed("reset", obs), info
+
     def step(self, action):
         obs, gained, *over, info = super().step(action)
         self.steps_left -= 1
@@ -66,7 +70,7 @@ class Faulty(Countdown):
 
 
 # At which step, and what. Seeded with 2, Countdown's fifth episode ends at step 23.
-FAULTS = {"reward": (24, np.nan), "observation": (24, np.inf), "final": (23, -np.inf)}
+FAULTS = {"reward": (24, np.nan), "observation": (24, np.inf), "final": (23, -np.inf), "reset": (23, np.nan)}
 
 
 class Spaces(gym.Env):
@@ -89,6 +93,7 @@ def broken():
     raise RuntimeError("no such simulator\non this machine")
 
 
+widest = np.finfo(np.float32).max
 vector, action = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-1, 1, (1,))
 image, discrete = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8), gym.spaces.Discrete(2)
 spaces = {
@@ -96,6 +101,7 @@ spaces = {
     "Number": (gym.spaces.Discrete(4), action),
     "MultiDiscrete": (vector, gym.spaces.MultiDiscrete([2, 3])),
     "Integers": (vector, gym.spaces.Box(0, 9, (2,), np.int64)),
+    "Wide": (vector, gym.spaces.Box(-widest, widest, (2,))),
     "Image": (image, action),
     "ImageDiscrete": (image, discrete),
 }

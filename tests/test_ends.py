@@ -72,9 +72,9 @@ def test_networks_that_diverge(script, tmp_path, monkeypatch):
         ("ppo_clip_cartpole", ("--learning-rate", "1e30", "--total-timesteps", "1024"), "a loss or a parameter", 512),
         (
             "ppo_phi_continuous",
-            ("--env-id", "countdown_env:Faulty-reward-v0", "--seed", "2"),
+            ("--env-id", "countdown_env:Faulty-observation-v0", "--seed", "2"),
             "a reward or an observation of the environment",
-            FAULTS["reward"][0],
+            FAULTS["observation"][0],
         ),
     ],
     ids=["networks", "environment"],

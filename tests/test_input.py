@@ -193,6 +193,13 @@ def test_bounds_that_the_initial_policy_misses_are_told(script, low, high, tmp_p
     assert all(line.startswith("warning: actions") and f"{float(high)}]" in line for line in warnings)
 
 
+def test_bounds_as_wide_as_floats_go_are_none(tmp_path):
+    """As some environments write an unbounded Box; their difference overflows."""
+    task = ("--env-id", "countdown_env:Wide-v0", "--num-steps", "64", "--total-timesteps", "64", "--no-compile")
+    done = run(tmp_path, "ppo_klip_continuous", *task)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def track(tmp_path, **variables):
     """Tracking by somebody who never logged in to W&B."""
     (tmp_path / "home").mkdir()
