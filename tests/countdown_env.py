@@ -1,8 +1,8 @@
 """Environments for the tests: `--env-id countdown_env:Countdown-v0` with tests/ on PYTHONPATH.
 
 Countdown's observation is (seed of its first reset, episode, step), its episodes last one to four steps, and they end
-by termination, by truncation and by both in turn, so that every transition can be written down beforehand. The others
-have spaces that the scripts refuse, or fail.
+by termination, by truncation and by both in turn, so that every transition can be written down beforehand. Faulty is
+the same with one number that is not finite. The others only have their spaces, or cannot be made.
 """
 
 import gymnasium as gym
@@ -49,30 +49,66 @@ class Countdown(gym.Env):
         return self.observation(), gained, *(ends(self.episode) if over else (False, False)), {}
 
 
-class Odd(gym.Env):
-    """Never stepped: only its spaces matter."""
+class Faulty(Countdown):
+    """Countdown; the environment that is seeded with 2 has one of FAULTS, once."""
 
-    def __init__(self, observation_space, action_space, render_mode=None):
-        self.observation_space, self.action_space = observation_space, action_space
+    def __init__(self, fault, discrete=False):
+        super().__init__(discrete)
+        self.fault, (self.steps_left, self.value) = fault, FAULTS[fault]
+
+    def observed(self, kind, x):
+        return np.where(kind == self.fault and self.who == 2 and self.steps_left == 0, self.value, x)
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        return self.observed("reset", obs), info
+
+    def step(self, action):
+        obs, gained, *over, info = super().step(action)
+        self.steps_left -= 1
+        return self.observed("final" if any(over) else "observation", obs), float(self.observed("reward", gained)), *over, info
+
+
+# At which step, and what. Seeded with 2, Countdown's fifth episode ends at step 23.
+FAULTS = {"reward": (24, np.nan), "observation": (24, np.inf), "final": (23, -np.inf), "reset": (23, np.nan)}
+
+
+class Spaces(gym.Env):
+    """Samples of the spaces; an episode ends every third step."""
+
+    def __init__(self, observation_space, action_space):
+        self.observation_space, self.action_space, self.steps = observation_space, action_space, 0
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         return self.observation_space.sample(), {}
 
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.steps += 1
+        return self.observation_space.sample(), 1.0, self.steps % 3 == 0, False, {}
 
-def broken(render_mode=None):
+
+def broken():
     raise RuntimeError("no such simulator\non this machine")
 
 
+widest = np.finfo(np.float32).max
 vector, action = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(-1, 1, (1,))
+image, discrete = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8), gym.spaces.Discrete(2)
 spaces = {
     "Dict": (gym.spaces.Dict(x=vector), action),
-    "Image": (gym.spaces.Box(0, 255, (8, 8, 3), np.uint8), action),
     "Number": (gym.spaces.Discrete(4), action),
     "MultiDiscrete": (vector, gym.spaces.MultiDiscrete([2, 3])),
+    "Integers": (vector, gym.spaces.Box(0, 9, (2,), np.int64)),
+    "Wide": (vector, gym.spaces.Box(-widest, widest, (2,))),
+    "Image": (image, action),
+    "ImageDiscrete": (image, discrete),
 }
-gym.register("Countdown-v0", Countdown)
-gym.register("CountdownDiscrete-v0", Countdown, kwargs={"discrete": True})
 gym.register("Broken-v0", broken)
+for suffix, kwargs in (("", {}), ("Discrete", {"discrete": True})):
+    gym.register(f"Countdown{suffix}-v0", Countdown, kwargs=kwargs)
+    for fault in FAULTS:
+        gym.register(f"Faulty{suffix}-{fault}-v0", Faulty, kwargs=kwargs | {"fault": fault})
 for name, (observation_space, action_space) in spaces.items():
-    gym.register(f"{name}-v0", Odd, kwargs={"observation_space": observation_space, "action_space": action_space})
+    gym.register(f"{name}-v0", Spaces, kwargs={"observation_space": observation_space, "action_space": action_space})

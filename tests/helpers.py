@@ -15,6 +15,12 @@ SURROGATES = tuple(f"ppo_{form}_{task}" for task in ("continuous", "cartpole") f
 CONTINUOUS = (*SURROGATES[:3], "ppo_kl_scalar_continuous")
 SCRIPTS = (*CONTINUOUS, *SURROGATES[3:], "ppo_kl_scalar_cartpole")
 
+# What result.json holds, in this order, before the versions.
+FIELDS = [
+    *("env_id", "exp_name", "seed", "args", "global_step", "final_return", "diverged_at", "wall_time_s", "sps"),
+    *("params_sha256", "script_sha256"),
+]
+
 # Rollouts of 256 steps in minibatches of 64: as many updates a second as the defaults, in a few seconds.
 SHORT = ("--env-id", "Hopper-v4", "--num-steps", "256", "--num-minibatches", "4", "--learning-rate", "1e-3")
 

@@ -1,5 +1,6 @@
-"""Runs that cannot go on: one line, the right exit code, no traceback, no result.json."""
+"""Runs that diverge, cannot be compiled, or cannot go on: what they say, and that no other than a whole run looks whole."""
 
+import importlib
 import json
 import os
 import signal
@@ -8,93 +9,107 @@ import sys
 import time
 
 import pytest
-from helpers import ROOT, SHORT, command, environment, run
+from countdown_env import FAULTS
+from helpers import FIELDS, ROOT, SCRIPTS, SHORT, Run, command, environment, run
 
 LONG = (*SHORT, "--total-timesteps", "40960")
-CONTINUOUS = ("ppo_clip_continuous", *LONG, "--no-compile")
 
 
-def check_end(done, returncode, lines=1):
-    assert done.returncode == returncode, done.stderr
-    assert len(done.stderr.splitlines()) == lines, done.stderr
-    assert done.stderr.startswith("error:")
-    assert "Traceback" not in done.stdout
-    assert list(done.cwd.glob("**/result.json*")) == []
+def train(folder, script, **arguments):
+    """Trains in this process, with folder as the working directory."""
+    folder.mkdir()
+    os.chdir(folder)
+    module = importlib.import_module(script)
+    returncode, message = 0, ""
+    try:
+        module.train(module.Args(run_name="mine", compile=False, save_model=True, **arguments))
+    except SystemExit as end:
+        returncode, message = 1, end.code  # of a text Python makes a line on standard error and exit code 1
+    return Run(folder, returncode, "", message)
+
+
+def check_divergence(diverged, cause, step, batch):
+    assert diverged.returncode == 1
+    assert diverged.stderr == f"error: {cause} is not finite at step {step}"
+    result = diverged.result
+    assert list(result) == [*FIELDS, "versions"]
+    assert (result["final_return"], result["diverged_at"], result["global_step"]) == (None, step, step)
+    assert {path.name.split(".")[0] for path in diverged.folder.iterdir()} == {"events", "result"}  # no agent.pt
+    logged = {tag: [step for step, _ in points] for tag, points in diverged.scalars.items()}
+    assert all(steps == list(range(batch, step, batch)) for tag, steps in logged.items() if tag.startswith("losses"))
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("script", ["ppo_klip_continuous", "ppo_kl_scalar_cartpole"])
+def test_a_fault_of_the_environment(script, fault, num_envs, tmp_path, monkeypatch):
+    """It is told from a divergence of the networks, with its step, and before an update has seen it."""
+    monkeypatch.chdir(tmp_path)  # and back at the end
+    env_id = f"countdown_env:Faulty{'Discrete' * ('cartpole' in script)}-{fault}-v0"
+    batch = 16 * num_envs
+    task = {"num_steps": 16, "num_envs": num_envs, "num_minibatches": 2, "anneal_lr": False, "env_id": env_id}
+    task["seed"] = 3 - num_envs  # the environments get this seed and those that follow: the last one gets 2
+    diverged = train(tmp_path / "diverged", script, total_timesteps=3 * batch, **task)
+    step = FAULTS[fault][0] * num_envs
+    check_divergence(diverged, "a reward or an observation of the environment", step, batch)
+    before = train(tmp_path / "before", script, total_timesteps=batch, **task)
+    assert before.result["diverged_at"] is None
+    assert diverged.result["params_sha256"] == before.result["params_sha256"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_networks_that_diverge(script, tmp_path, monkeypatch):
+    """After the first update squares of the values and of the actions' distances from their means are infinite."""
+    monkeypatch.chdir(tmp_path)
+    task = {"env_id": "Pendulum-v1", "num_steps": 512} if "continuous" in script else {}
+    diverged = train(tmp_path / "run", script, total_timesteps=2048, learning_rate=1e30, **task)
+    check_divergence(diverged, "a loss or a parameter", 512, 512)
 
 
 @pytest.mark.parametrize(
-    "script", ["ppo_clip_continuous", "ppo_klip_continuous", "ppo_phi_continuous", "ppo_kl_scalar_continuous", "ppo_klip_cartpole"]
+    ("script", "arguments", "cause", "step"),
+    [
+        ("ppo_clip_cartpole", ("--learning-rate", "1e30", "--total-timesteps", "1024"), "a loss or a parameter", 512),
+        (
+            "ppo_phi_continuous",
+            ("--env-id", "countdown_env:Faulty-observation-v0", "--seed", "2"),
+            "a reward or an observation of the environment",
+            FAULTS["observation"][0],
+        ),
+    ],
+    ids=["networks", "environment"],
 )
-def test_divergence(script, tmp_path):
-    task = LONG if "continuous" in script else ("--total-timesteps", "10240")
-    done = run(tmp_path, script, *task, "--no-compile", "--learning-rate", "1e30", "--save-model")
-    check_end(done, 1)
-    assert "not finite" in done.stderr
-    assert "--learning-rate" in done.stderr
-    assert list(tmp_path.glob("**/agent.pt")) == []
+def test_a_divergence_ends_with_code_1_and_one_line(script, arguments, cause, step, tmp_path):
+    done = run(tmp_path, script, *arguments)
+    assert (done.returncode, done.stderr) == (1, f"error: {cause} is not finite at step {step}\n")
+    assert done.result["diverged_at"] == step
 
 
-def interrupt(started, when):
-    """Ctrl-C, as a terminal sends it (to the whole process group), once when(process) says so."""
-    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    with subprocess.Popen(command(*started["command"]), cwd=started["cwd"], env=started["env"], **how) as process:
-        when(process)
-        os.killpg(process.pid, signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
-    return process.returncode, stdout, stderr
+def check_no_result(folder):
+    assert list(folder.glob("**/result.json")) == []
+    for partial in folder.glob("**/result.json.partial"):
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(partial.read_text())
 
 
-@pytest.mark.parametrize(
-    "script", [("ppo_kl_scalar_continuous", *LONG, "--no-compile"), ("ppo_clip_cartpole",)], ids=lambda script: script[0]
-)
-def test_ctrl_c_while_training(script, tmp_path):
-    def at_first_progress(process):
-        assert process.stdout.readline().startswith("step ")
-
-    started = {"command": (*script, "--save-model"), "cwd": tmp_path, "env": environment()}
-    returncode, _, stderr = interrupt(started, at_first_progress)
-    assert (returncode, stderr) == (130, "error: interrupted\n")
-    assert list(tmp_path.glob("**/result.json*")) == []
-
-
-def test_ctrl_c_while_compiling(tmp_path):
-    def once_compiling(process):
-        while not list(tmp_path.glob("cache/**/*.cpp")) and process.poll() is None:
-            time.sleep(0.05)
-
+@pytest.mark.parametrize("moment", ["training", "compiling"])
+def test_ctrl_c(moment, tmp_path):
+    """As a terminal sends it: to the whole process group."""
     here = environment(TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
-    started = {"command": ("ppo_clip_continuous", *LONG), "cwd": tmp_path, "env": here}
-    returncode, _, stderr = interrupt(started, once_compiling)
-    assert (returncode, stderr) == (130, "error: interrupted\n")
-    assert list(tmp_path.glob("**/result.json*")) == []
-
-
-def test_without_a_compiler_a_run_goes_on(tmp_path):
-    here = {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    arguments = ("ppo_klip_continuous", *SHORT, "--total-timesteps", "2048")
-    (tmp_path / "without").mkdir()
-    (tmp_path / "eager").mkdir()
-    done = run(tmp_path / "without", *arguments, **here)
-    assert done.returncode == 0
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("--compile")
-    assert "compiler" in line
-    assert done.result["args"]["compile"] is False
-    eager = run(tmp_path / "eager", *arguments, "--no-compile")
-    assert done.result["params_sha256"] == eager.result["params_sha256"]
-
-
-def test_a_coefficient_that_cannot_be_compiled_trains_uncompiled(tmp_path):
-    """A change that a reader might try: torch cannot trace a branch that depends on the data in one graph."""
-    text = (ROOT / "ppo_klip_continuous.py").read_text()
-    changed = text.replace("beta = torch.where", "beta = (1.0 if advantages.mean() > 0 else 0.9) * torch.where")
-    assert changed != text
-    (tmp_path / "ppo_mine.py").write_text(changed)
-    command = [sys.executable, "ppo_mine.py", *SHORT, "--total-timesteps", "512", "--run-name", "mine"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("--compile: ") and "Unsupported" in done.stderr and done.stderr.count("\n") == 1
-    assert json.loads((tmp_path / "runs" / "mine" / "result.json").read_text())["args"]["compile"] is False
+    how = {"cwd": tmp_path, "env": here, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    how |= {"text": True}
+    compiling = moment == "compiling"
+    with subprocess.Popen(command("ppo_klip_continuous", *LONG, *["--no-compile"] * (not compiling)), **how) as process:
+        if compiling:
+            while not list(tmp_path.glob("cache/**/*.cpp")) and process.poll() is None:
+                time.sleep(0.05)
+        else:
+            assert process.stdout.readline().startswith("step ")
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert len(list(tmp_path.glob("runs/*"))) == 1
+    check_no_result(tmp_path)
 
 
 @pytest.fixture
@@ -118,32 +133,52 @@ def disk(tmp_path):
         subprocess.run(["umount", str(where)], check=True)
 
 
-def test_a_disk_full_from_the_start(disk):
-    cwd = disk("size=4k")
-    (cwd / "full").write_bytes(bytes(4096))
-    check_end(run(cwd, *CONTINUOUS), 2)
-    assert not (cwd / "runs").exists()
+@pytest.mark.parametrize(("options", "started"), [("ro", False), ("size=32k", True)], ids=["read-only", "full"])
+def test_a_disk_that_cannot_be_written(options, started, disk):
+    """32 KiB hold the events of a few rollouts, but not agent.pt beside them."""
+    task = ("ppo_phi_continuous", *SHORT, "--total-timesteps", "2048", "--no-compile", "--save-model")
+    done = run(disk(options), *task)
+    assert done.returncode != 0
+    assert ("step " in done.stdout) == started
+    check_no_result(done.cwd)
 
 
-def test_a_disk_that_fills_while_training(disk):
-    """24 KiB hold the events of some fifteen rollouts."""
-    done = run(disk("size=24k"), *CONTINUOUS, "--total-timesteps", "20480")
-    assert "step 2048" in done.stdout
-    check_end(done, 2)
+def test_without_a_compiler_a_run_goes_on(tmp_path):
+    here = {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    for name in ("without", "eager"):
+        (tmp_path / name).mkdir()
+    arguments = ("ppo_klip_continuous", *SHORT, "--total-timesteps", "512")
+    done = run(tmp_path / "without", *arguments, **here)
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("--compile is off: no C++ compiler, or not one graph (")
+    assert done.result["args"]["compile"] is False
+    eager = run(tmp_path / "eager", *arguments, "--no-compile")
+    assert done.result["params_sha256"] == eager.result["params_sha256"]
 
 
-@pytest.mark.parametrize("script", ["ppo_clip_continuous", "ppo_clip_cartpole"])
-def test_a_disk_too_small_for_the_checkpoint(disk, script):
-    """32 KiB hold the events of a few rollouts, but not agent.pt: no part of it must stay there."""
-    task = SHORT if "continuous" in script else ()
-    done = run(disk("size=32k"), script, *task, "--total-timesteps", "2048", "--no-compile", "--save-model")
-    assert "step 2048" in done.stdout
-    check_end(done, 2)
-    assert list(done.cwd.glob("**/agent.pt")) == []
+def changed(tmp_path, old, new, *arguments):
+    """Runs klip with another text in its surrogate."""
+    text = (ROOT / "ppo_klip_continuous.py").read_text()
+    assert text.count(old) == 1
+    (tmp_path / "ppo_mine.py").write_text(text.replace(old, new))
+    command = [sys.executable, "ppo_mine.py", *SHORT, "--total-timesteps", "512", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    return Run(tmp_path, done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize("script", ["ppo_clip_continuous", "ppo_clip_cartpole"])
-def test_a_folder_that_cannot_be_written(disk, script):
-    done = run(disk("ro"), script)
-    check_end(done, 2)
-    assert "runs" in done.stderr
+def test_a_coefficient_that_cannot_be_compiled_trains_uncompiled(tmp_path):
+    """A change that a reader might try: torch cannot trace a branch that depends on the data in one graph."""
+    done = changed(tmp_path, "beta = torch.where", "beta = (1.0 if advantages.mean() > 0 else 0.9) * torch.where")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("--compile is off: ") and "Unsupported" in done.stderr and done.stderr.count("\n") == 1
+    assert done.result["args"]["compile"] is False
+
+
+@pytest.mark.parametrize("option", ["--compile", "--no-compile"])
+def test_a_mistake_in_the_surrogate_keeps_its_traceback(option, tmp_path):
+    done = changed(tmp_path, "beta = torch.where", "beta = advanteges * torch.where", option)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and ", in surrogate\n" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("NameError: name 'advanteges' is not defined")
+    check_no_result(tmp_path)

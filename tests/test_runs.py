@@ -1,21 +1,21 @@
 """What a run leaves behind, read back from the real files: TensorBoard, W&B, result.json, agent.pt."""
 
+import ast
 import hashlib
-import importlib
+import importlib.util
 import json
 import struct
 import subprocess
 import sys
 from collections import defaultdict
 
+import countdown_env
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, SHORT, environment, run_all
+from helpers import FIELDS, ROOT, SCRIPTS, SHORT, environment, run_all
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
-
-import ppo_kl_scalar_continuous as kl_scalar
 
 TAGS = {
     *("charts/episodic_return", "charts/episodic_length", "charts/learning_rate", "charts/SPS"),
@@ -24,17 +24,19 @@ TAGS = {
     *("partition/in", "partition/kill", "partition/pass"),
     *("beta/p01", "beta/p10", "beta/p50", "beta/p90", "beta/p99"),
 }
-FIELDS = ["env_id", "exp_name", "seed", "args", "global_step", "final_return", "wall_time_s", "sps", "params_sha256"]
 STEPS = 4096
 COMMON = (*SHORT, "--total-timesteps", STEPS + 100, "--no-compile")  # rounded down to whole rollouts
-ADAPTIVE = ("ppo_kl_scalar_continuous", *COMMON, "--adaptive-beta", "--kl-target", "0.005")
+CARTPOLE = ("--total-timesteps", STEPS, "--save-model")
+CHEETAH = (*COMMON, "--env-id", "HalfCheetah-v4", "--total-timesteps", "512")
+# A KL of any training is above the one target, so that β must double, and below the other, so that it must halve.
+DOUBLE, HALVE = ("--adaptive-beta", "--kl-target", "1e-9", "--no-anneal-lr"), ("--adaptive-beta", "--kl-target", "1e3")
 COMMANDS = {
     "clip cartpole, default": ("ppo_clip_cartpole", "--save-model"),  # the longest, so first
     "clip": ("ppo_clip_continuous", *COMMON, "--track", "--save-model", "--seed", "3", "--wandb-project-name", "trial"),
-    "kl_scalar adaptive": (*ADAPTIVE, "--track", "--save-model", "--run-name", "group/mine"),
-    "klip cartpole": ("ppo_klip_cartpole", "--total-timesteps", STEPS, "--track", "--save-model"),
-    "kl_scalar fixed": ("ppo_kl_scalar_continuous", *COMMON, "--beta", "3", "--kl-penalty", "k3"),
-    "no episode ends": ("ppo_phi_continuous", *COMMON, "--env-id", "HalfCheetah-v4", "--total-timesteps", "512"),
+    "kl_scalar": ("ppo_kl_scalar_continuous", *COMMON, *DOUBLE, "--track", "--save-model", "--run-name", "group/mine"),
+    "kl_scalar cartpole": ("ppo_kl_scalar_cartpole", *CARTPOLE, *HALVE, "--kl-penalty", "sample"),
+    "phi cartpole": ("ppo_phi_cartpole", *CARTPOLE, "--track"),
+    "no episode ends": ("ppo_kl_scalar_continuous", *CHEETAH, "--beta", "3", "--kl-penalty", "k3"),
 }
 TRACKED = [name for name, command in COMMANDS.items() if "--track" in command]
 SAVED = [name for name, command in COMMANDS.items() if "--save-model" in command]
@@ -46,7 +48,7 @@ def runs(tmp_path_factory):
 
 
 def expected_tags(name):
-    extra = {"beta/scalar", "kl/final"} if "kl_scalar" in name else set()
+    extra = {"beta/scalar", "kl/final"} if "kl_scalar" in COMMANDS[name][0] else set()
     missing = {"charts/episodic_return", "charts/episodic_length"} if name == "no episode ends" else set()
     return (TAGS | extra | ({"eval/episodic_return"} if name in SAVED else set())) - missing
 
@@ -121,7 +123,8 @@ def test_wandb_knows_which_run_it_is(runs, name):
     assert record.display_name == str(runs[name].folder.relative_to(runs[name].cwd / "runs"))
     config = {item.key: json.loads(item.value_json) for item in record.config.update}
     assert {key: config[key] for key in result["args"]} == result["args"]
-    assert json.loads(summary["params_sha256"]) == result["params_sha256"]
+    for field in ("params_sha256", "script_sha256"):
+        assert json.loads(summary[field]) == result[field]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -129,14 +132,15 @@ def test_result_has_exactly_its_fields(runs, name):
     run = runs[name]
     result = run.result
     assert list(result) == [*FIELDS, "versions", *(["eval_returns"] if name in SAVED else [])]
-    assert set(result["versions"]) == {"torch", "gymnasium", "mujoco", "numpy"}
+    assert set(result["versions"]) == {"python", "torch", "gymnasium", "mujoco", "numpy"}
     assert result["versions"]["torch"] == torch.__version__
     assert [result[key] for key in ("env_id", "exp_name", "seed")] == [result["args"][key] for key in ("env_id", "exp_name", "seed")]
     assert result["exp_name"] == COMMANDS[name][0]
+    assert result["diverged_at"] is None
     batch = result["args"]["num_envs"] * result["args"]["num_steps"]
     assert result["global_step"] == result["args"]["total_timesteps"] // batch * batch
     assert result["sps"] == pytest.approx(result["global_step"] / result["wall_time_s"])
-    assert result["params_sha256"] in run.stdout.splitlines()[-1]
+    assert f": final return {result['final_return']}, params_sha256 {result['params_sha256']}\n" in run.stdout
     written = {path.name for path in run.folder.iterdir()} - {"result.json", "agent.pt"}
     assert len(written) == 1  # the events: nothing half-written is left
     assert (run.folder / "agent.pt").exists() == (name in SAVED)
@@ -148,7 +152,8 @@ def test_final_return_is_the_mean_over_the_last_tenth(runs, name):
     logged = runs[name].scalars.get("charts/episodic_return", [])
     last = [value for step, value in logged if step > 0.9 * result["global_step"]]
     assert result["final_return"] == (pytest.approx(np.mean(last), rel=1e-6) if last else None)
-    assert (name == "no episode ends") == (result["final_return"] is None)
+    if name in ("no episode ends", "clip cartpole, default"):  # in the others it depends on what was learned
+        assert (name == "no episode ends") == (result["final_return"] is None)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -167,18 +172,16 @@ def test_partition_adds_up_and_percentiles_rise(runs, name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_learning_rate_anneals_to_zero(runs, name):
     rates = runs[name].values("charts/learning_rate")
-    expected = runs[name].result["args"]["learning_rate"] * (1 - np.arange(len(rates)) / len(rates))
+    args = runs[name].result["args"]
+    expected = args["learning_rate"] * (1 - args["anneal_lr"] * np.arange(len(rates)) / len(rates))
     np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 
-def test_adaptive_beta_follows_the_logged_kl(runs):
-    run = runs["kl_scalar adaptive"]
-    betas, kls = run.values("beta/scalar"), run.values("kl/final")
-    assert betas[0] == 1.0
-    for beta, kl, following in zip(betas, kls, betas[1:]):
-        assert following == kl_scalar.adapted(beta, kl, 0.005)
-    assert len(set(betas)) > 2
-    assert set(runs["kl_scalar fixed"].values("beta/scalar")) == {3.0}
+def test_adaptive_beta_moves_once_a_rollout(runs):
+    doubled, halved = [min(2.0**i, 1e4) for i in range(STEPS // 256)], [0.5**i for i in range(STEPS // 512)]
+    assert runs["kl_scalar"].values("beta/scalar") == doubled
+    assert runs["kl_scalar cartpole"].values("beta/scalar") == halved
+    assert runs["no episode ends"].values("beta/scalar") == [3.0, 3.0]
 
 
 @pytest.mark.parametrize("name", SAVED)
@@ -208,16 +211,95 @@ def test_a_new_process_reproduces_the_evaluation(runs, name):
     returns = runs[name].result["eval_returns"]
     assert json.loads(done.stdout) == returns
     assert len(returns) == 10
-    assert len(set(returns)) > 1 or returns[0] == 500.0  # episodes differ in their start
     assert runs[name].values("eval/episodic_return") == pytest.approx(returns, rel=1e-6)
 
 
 def test_cartpole_learns(runs):
-    """The default run: 100,000 steps."""
+    """The default run, 100,000 steps. Pushed at random a pole stands for 22 steps; after it, on any CPU, for over 300."""
     result = runs["clip cartpole, default"].result
     assert result["global_step"] > 99_000
-    assert result["final_return"] > 400
-    assert np.mean(result["eval_returns"]) > 400
+    assert result["final_return"] > 150
+    assert np.mean(result["eval_returns"]) > 150
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_evaluation_has_a_random_stream_of_its_own(script, tmp_path, monkeypatch):
+    """Seeded once, before the first episode, with a seed that is none of training's."""
+    monkeypatch.chdir(tmp_path)
+    module, env_id = importlib.import_module(script), f"countdown_env:Countdown{'Discrete' * ('cartpole' in script)}-v0"
+    task = {"num_envs": 2, "num_steps": 8, "total_timesteps": 16, "num_minibatches": 2, "compile": False}
+    module.train(module.Args(env_id=env_id, seed=5, run_name="mine", save_model=True, **task))
+    countdown_env.received.clear()
+    assert len(module.evaluate("runs/mine/agent.pt")) == 10
+    who, episode, *_ = zip(*countdown_env.received)
+    assert set(who) == {np.random.SeedSequence(5).spawn(3)[2].generate_state(1)[0]}
+    assert sorted(set(episode)) == list(range(episode[0], episode[0] + 10))
+
+
+def load(path):
+    """A file of that path as a module of its own, as sys.modules must know it."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+BETA = """
+import copied
+from pydantic.dataclasses import dataclass
+
+
+@dataclass
+class Args(copied.Args):
+    width: float = 0.1
+"""
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_script_sha256_is_that_of_the_code(script, tmp_path, monkeypatch):
+    """Of the file that defines Args too, if that is another one, as in betas/. Comments and layout do not count."""
+    for name in ("copied", "beta"):
+        monkeypatch.setitem(sys.modules, name, None)
+    text = (ROOT / f"{script}.py").read_text()
+
+    def digests(text, beta):
+        (tmp_path / "copied.py").write_text(text)
+        (tmp_path / "beta.py").write_text(beta)
+        module = load(tmp_path / "copied.py")
+        return module.script_sha256(module.Args()), module.script_sha256(load(tmp_path / "beta.py").Args())
+
+    alone, both = digests(text, BETA)
+    original = importlib.import_module(script)
+    assert original.script_sha256(original.Args()) == alone != both
+    assert digests(ast.unparse(ast.parse(text)) + "\n# a comment", BETA + "\n# another") == (alone, both)
+    beta_changed, script_changed = digests(text, BETA.replace("0.1", "0.2")), digests(text.replace("1e-5", "1e-6"), BETA)
+    assert beta_changed[0] == alone != script_changed[0]
+    assert len({both, beta_changed[1], script_changed[1]}) == 3
+
+
+def test_a_script_that_is_edited_while_it_runs(tmp_path, monkeypatch):
+    """Its result has the hash of what runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "copied", None)
+    path, text = tmp_path / "copied.py", (ROOT / "ppo_klip_cartpole.py").read_text()
+    path.write_text(text)
+    copied = load(path)
+    before, gae = copied.script_sha256(copied.Args()), copied.gae
+
+    def edit(*args):
+        path.write_text(text + "edited = True\n")
+        return gae(*args)
+
+    monkeypatch.setattr(copied, "gae", edit)
+    copied.train(copied.Args(total_timesteps=512, run_name="mine"))
+    assert copied.script_sha256(copied.Args()) != before
+    assert json.loads((tmp_path / "runs/mine/result.json").read_text())["script_sha256"] == before
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_run_knows_its_code(runs, name):
+    module = importlib.import_module(COMMANDS[name][0])
+    assert runs[name].result["script_sha256"] == module.script_sha256(module.Args())
 
 
 @pytest.mark.parametrize("name", COMMANDS)
