@@ -21,11 +21,11 @@ from pydantic.dataclasses import dataclass
 @dataclass(config={"allow_inf_nan": False})
 class Args(ppo_klip_continuous.Args):
     exp_name: str = Path(__file__).stem  # the name of this experiment
-    eps_low: PositiveFloat = 0.2  # ε_low, 1 or more: no lower edge (--clip-coef: of the value loss and the tags alone)
-    eps_high: PositiveFloat = 0.2  # ε_high
+    eps_low: PositiveFloat = 1.0  # ε_low; from 1 on no lower edge, as its authors trained
+    eps_high: PositiveFloat = 0.2  # ε_high, not published (--clip-coef: of the value loss and the tags alone)
 
 
-def surrogate(new_logprob, old_logprob, advantages, clip_coef, eps_low=0.2, eps_high=0.2):
+def surrogate(new_logprob, old_logprob, advantages, clip_coef, eps_low=1.0, eps_high=0.2):
     """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
     ratio = (new_logprob - old_logprob).exp()
     beta = ((torch.clamp(ratio, 1 - eps_low, 1 + eps_high) - ratio) * advantages).detach()
