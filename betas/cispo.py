@@ -27,7 +27,8 @@ class Args(ppo_klip_continuous.Args):
 
 def surrogate(new_logprob, old_logprob, advantages, clip_coef, eps_low=1.0, eps_high=0.2):
     """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
-    ratio = (new_logprob - old_logprob).exp()
+    excess = torch.relu(new_logprob - old_logprob - 20).detach()  # a w above e^20 would drown clip(w) in rounding
+    ratio = (new_logprob - old_logprob - excess).exp()
     beta = ((torch.clamp(ratio, 1 - eps_low, 1 + eps_high) - ratio) * advantages).detach()
     kl = old_logprob - new_logprob
     return ratio * advantages - beta * kl
