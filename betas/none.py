@@ -1,0 +1,35 @@
+"""No trust region: the surrogate that PPO clips, L^CPI in Schulman et al. 2017, arXiv 1707.06347.
+
+Published, per sample:     w Â
+The same as w Â - β_t KL:  β_t = 0 (ε is of the value loss and the tags alone)
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import ppo_klip_continuous  # before torch, which reads the number of threads that it sets
+
+# isort: split
+import torch
+import tyro
+from pydantic.dataclasses import dataclass
+
+
+@dataclass(config={"allow_inf_nan": False})
+class Args(ppo_klip_continuous.Args):
+    exp_name: str = Path(__file__).stem  # the name of this experiment
+
+
+def surrogate(new_logprob, old_logprob, advantages, clip_coef):
+    """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
+    ratio = (new_logprob - old_logprob).exp()
+    beta = torch.zeros_like(ratio)
+    kl = old_logprob - new_logprob
+    return ratio * advantages - beta * kl
+
+
+if __name__ == "__main__":
+    args = tyro.cli(Args)
+    ppo_klip_continuous.surrogate = surrogate
+    ppo_klip_continuous.train(args)

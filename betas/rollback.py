@@ -1,0 +1,39 @@
+"""PPO-RB, PPO with rollback (Wang et al. 2019, arXiv 1903.07940), as a KL penalty with a coefficient per sample.
+
+Published, per sample:     min(w Â, F(w) Â), F(w) = w in the band, beyond an edge a line of slope -α from there, α = 0.3
+The same as w Â - β_t KL:  β_t = -(1+α) w Â  where w > 1+ε, Â > 0  or  w < 1-ε, Â < 0,   0 elsewhere, held constant
+"""
+
+import functools
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import ppo_klip_continuous  # before torch, which reads the number of threads that it sets
+
+# isort: split
+import torch
+import tyro
+from pydantic import NonNegativeFloat
+from pydantic.dataclasses import dataclass
+
+
+@dataclass(config={"allow_inf_nan": False})
+class Args(ppo_klip_continuous.Args):
+    exp_name: str = Path(__file__).stem  # the name of this experiment
+    alpha: NonNegativeFloat = 0.3  # α, how hard w is pulled back towards the band (0: PPO-Clip)
+
+
+def surrogate(new_logprob, old_logprob, advantages, clip_coef, alpha=0.3):
+    """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
+    ratio = (new_logprob - old_logprob).exp()
+    kill = ((ratio > 1 + clip_coef) & (advantages > 0)) | ((ratio < 1 - clip_coef) & (advantages < 0))
+    beta = torch.where(kill, -(1 + alpha) * ratio * advantages, 0.0).detach()
+    kl = old_logprob - new_logprob
+    return ratio * advantages - beta * kl
+
+
+if __name__ == "__main__":
+    args = tyro.cli(Args)
+    ppo_klip_continuous.surrogate = functools.partial(surrogate, alpha=args.alpha)
+    ppo_klip_continuous.train(args)

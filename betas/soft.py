@@ -1,0 +1,45 @@
+"""PPO-Clip with soft edges, future work in KLip-PPO (Colletti & Holzinger 2026, arXiv 2606.23932): β_t, no objective.
+
+In w Â - β_t KL: β_t = -w Â gate, held constant; d is how far w lies beyond the edge that PPO-Clip has for this sign of Â
+gate, by shape:  ramp clip(d / width, 0, 1); sigmoid σ(d / width); softmin, outside the band, the weight of clip(w) Â in
+the log-sum-exp minimum of w Â and clip(w) Â over |Â| at the temperature width
+"""
+
+import functools
+import sys
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import ppo_klip_continuous  # before torch, which reads the number of threads that it sets
+
+# isort: split
+import torch
+import tyro
+from pydantic import PositiveFloat
+from pydantic.dataclasses import dataclass
+
+
+@dataclass(config={"allow_inf_nan": False})
+class Args(ppo_klip_continuous.Args):
+    exp_name: str = Path(__file__).stem  # the name of this experiment
+    shape: Literal["ramp", "sigmoid", "softmin"] = "ramp"  # how β_t rises from 0 to PPO-Clip's
+    width: PositiveFloat = 0.1  # over how much of w it does (towards 0: PPO-Clip)
+
+
+def surrogate(new_logprob, old_logprob, advantages, clip_coef, shape="ramp", width=0.1):
+    """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
+    ratio = (new_logprob - old_logprob).exp()
+    beyond = torch.where(advantages > 0, ratio - 1, 1 - ratio) - clip_coef
+    outside = torch.sign(advantages) * (ratio - torch.clamp(ratio, 1 - clip_coef, 1 + clip_coef))
+    gates = {"ramp": torch.clamp(beyond / width, 0, 1), "sigmoid": torch.sigmoid(beyond / width)}
+    gates["softmin"] = torch.where(outside != 0, torch.sigmoid(outside / width), 0.0)
+    beta = (-ratio * advantages * gates[shape]).detach()
+    kl = old_logprob - new_logprob
+    return ratio * advantages - beta * kl
+
+
+if __name__ == "__main__":
+    args = tyro.cli(Args)
+    ppo_klip_continuous.surrogate = functools.partial(surrogate, shape=args.shape, width=args.width)
+    ppo_klip_continuous.train(args)

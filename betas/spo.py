@@ -1,0 +1,35 @@
+"""SPO, Simple Policy Optimization (Xie et al. 2024, arXiv 2401.16025), as a KL penalty with a coefficient per sample.
+
+Published, per sample:     w Â - |Â| / (2ε) (w - 1)²
+The same as w Â - β_t KL:  β_t = -|Â| w (w - 1) / ε, held constant
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import ppo_klip_continuous  # before torch, which reads the number of threads that it sets
+
+# isort: split
+import torch
+import tyro
+from pydantic.dataclasses import dataclass
+
+
+@dataclass(config={"allow_inf_nan": False})
+class Args(ppo_klip_continuous.Args):
+    exp_name: str = Path(__file__).stem  # the name of this experiment
+
+
+def surrogate(new_logprob, old_logprob, advantages, clip_coef):
+    """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
+    ratio = (new_logprob - old_logprob).exp()
+    beta = (-torch.abs(advantages) * ratio * (ratio - 1) / clip_coef).detach()
+    kl = old_logprob - new_logprob
+    return ratio * advantages - beta * kl
+
+
+if __name__ == "__main__":
+    args = tyro.cli(Args)
+    ppo_klip_continuous.surrogate = surrogate
+    ppo_klip_continuous.train(args)

@@ -1,0 +1,144 @@
+"""β_t as a design axis: what each trust region adds to w Â, by autograd from its file's own surrogate.
+
+python plots/design_axis.py        # writes plots/design_axis.png and .svg
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "betas")]
+
+import figures  # noqa: F401 (its fonts)
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+import ppo_clip_continuous
+
+CLIP_COEF = ppo_clip_continuous.Args().clip_coef
+# In the order of the picture: the clip and what moves, adds or bends its edges; then what has none.
+FORMULAS = {
+    "clip": r"$\beta_t=-w\hat{A}$ where it clips",
+    "clip_higher": r"as clip, edges 0.8 and 1.28",
+    "dual_clip": r"as clip, and $w>3$, $\hat{A}<0$",
+    "rollback": r"1.3 times that of clip",
+    "soft": r"as clip, ramped over 0.1",
+    "spo": r"$\beta_t=-|\hat{A}|\,w(w-1)\,/\,\epsilon$",
+    "sapo": r"$\beta_t=-w\hat{A}\,(1-4p(1-p))$",
+    "cispo": r"$\beta_t=(\min(w,1.2)-w)\hat{A}$",
+    "none": r"$\beta_t=0$",
+}
+RATIOS = np.linspace(0.01, 3.4, 679)
+LARGEST = 3  # of the colours
+SIGNS = {
+    1: {"color": "#0072B2", "linewidth": 2.4},
+    -1: {"color": "#D55E00", "linewidth": 2.4, "linestyle": (0, (3, 1.2))},
+}
+EDGE = {"color": "0.35", "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
+FREE = {"color": "0.35", "linewidth": 1.0}
+AGAINST = {"facecolor": "0.9", "edgecolor": "none"}
+
+
+def names():
+    """The clip, the files of betas/ in the order of the picture, and whatever else is in that folder."""
+    files = {path.stem for path in (HERE.parent / "betas").glob("*.py")}
+    return [name for name in FORMULAS if name in files | {"clip"}] + sorted(files - FORMULAS.keys())
+
+
+def factor(name, ratio, advantages):
+    """g / Â, where g is a surrogate's derivative in log π_new; arrays of one shape, log π_old is 0, no Â is 0."""
+    surrogate = (ppo_clip_continuous if name == "clip" else importlib.import_module(name)).surrogate
+    new_logprob = torch.as_tensor(ratio).log().requires_grad_()
+    advantages = torch.as_tensor(advantages, dtype=torch.float64)
+    objective = surrogate(new_logprob, torch.zeros_like(new_logprob), advantages, CLIP_COEF)
+    (gradient,) = torch.autograd.grad(objective.sum(), new_logprob)
+    return (gradient / advantages).numpy()
+
+
+def draw_plane(ax, name):
+    ratio, advantages = np.meshgrid(RATIOS, np.linspace(-2, 2, 200))  # an even number, so that no Â is 0
+    beta = (factor(name, ratio, advantages) - ratio) * advantages
+    beta[np.abs(beta) < 1e-9] = 0.0  # the difference of two floats
+    image = ax.pcolormesh(ratio, advantages, beta, cmap="PuOr", vmin=-LARGEST, vmax=LARGEST, rasterized=True)
+    ax.axhline(0, color="0.35", linewidth=0.6)
+    ax.set(xlim=(0, RATIOS[-1]), xticks=[0, 1, 2, 3], yticks=[-2, 0, 2])
+    ax.tick_params(labelbottom=False)
+    ax.grid(False)
+    ax.set_title(f"{name}\n", loc="left", fontweight="bold", fontsize=12)
+    ax.text(0, 1.05, FORMULAS.get(name, ""), transform=ax.transAxes, fontsize=11).set_in_layout(False)
+    return image
+
+
+def draw_factor(ax, name):
+    ax.axhspan(-9, 0, **AGAINST, zorder=0)
+    ax.plot(RATIOS, RATIOS, **FREE)
+    for sign, look in SIGNS.items():
+        ax.plot(RATIOS, factor(name, RATIOS, np.full_like(RATIOS, sign)), **look)
+    ax.set(xlim=(0, RATIOS[-1]), ylim=(-1.4, 3.4), xticks=[0, 1, 2, 3], yticks=[-1, 0, 1, 2, 3], xlabel="$w$")
+    ax.grid(False)
+
+
+def draw_key(upper, lower, image):
+    """What the colours and the lines mean, in the place of a method."""
+    upper.text(
+        0,
+        1.05,
+        "Each is\n" + r"$w\hat{A}-\beta_t\,\mathrm{KL},\;\mathrm{KL}=-\log w$",
+        fontsize=11,
+        transform=upper.transAxes,
+    )
+    upper.text(
+        0, 0.72, "with the gradient\n" + r"$(w\hat{A}+\beta_t)\,\nabla\log\pi$", fontsize=11, transform=upper.transAxes
+    )
+    bar = upper.figure.colorbar(
+        image, cax=upper.inset_axes([0, 0.34, 1, 0.11]), orientation="horizontal", extend="both"
+    )
+    bar.set_ticks([-LARGEST, 0, LARGEST])
+    bar.set_label(r"$\beta_t$: pushes $\log\pi$ down | up")
+    handles = [
+        *(Line2D([], [], label=rf"$\hat{{A}} {'>' if sign > 0 else '<'} 0$", **look) for sign, look in SIGNS.items()),
+        Line2D([], [], label="$w$, no trust region", **FREE),
+        Patch(label=r"against $\hat{A}$", **AGAINST),
+        Line2D([], [], label=rf"$1\pm\epsilon$, $\epsilon={CLIP_COEF:g}$", **EDGE),
+    ]
+    lower.legend(handles=handles, loc="center left", bbox_to_anchor=(-0.06, 0.5), handlelength=2.2)
+
+
+def design_axis(columns=5):
+    """Two panels a method, and a key in the last place."""
+    shown = names()
+    bands = -(-(len(shown) + 1) // columns)
+    figure = Figure((11, 3.9 * bands), layout="constrained")
+    axes = figure.subplots(2 * bands, columns, squeeze=False, height_ratios=[1.15, 1] * bands)
+    for place in range(bands * columns):
+        upper, lower = axes[place // columns * 2 : place // columns * 2 + 2, place % columns]
+        if place >= len(shown):
+            upper.set_axis_off(), lower.set_axis_off()
+            continue
+        image = draw_plane(upper, shown[place])
+        draw_factor(lower, shown[place])
+        for ax in (upper, lower):
+            for edge in (1 - CLIP_COEF, 1 + CLIP_COEF):
+                ax.axvline(edge, **EDGE)
+        if place % columns == 0:
+            upper.set_ylabel(r"$\hat{A}$", rotation=0, fontsize=12)
+            lower.set_ylabel(r"gradient / $\hat{A}\,\nabla\log\pi$")
+        else:
+            upper.tick_params(labelleft=False)
+            lower.tick_params(labelleft=False)
+    draw_key(*axes[-2:, -1], image)
+    return figure
+
+
+def main():
+    import make
+
+    make.save(design_axis(), HERE, "design_axis", None)
+
+
+if __name__ == "__main__":
+    main()
