@@ -247,13 +247,13 @@ def train(args):
         fail("--cuda: torch finds no GPU here; leave it out")
     run_name = args.run_name or f"{args.env_id}__{args.exp_name}__{args.seed}__{int(start_time)}"
     folder, video_folder = Path("runs", run_name), Path("videos", run_name) if args.capture_video else None
-    if folder.exists() or video_folder and video_folder.exists():
+    if folder.exists() or video_folder and any(video_folder.glob("*")):
         fail(f"--run-name: {folder} or its videos exist; choose another name, or move them away")
     makers = [lambda i=i: make_env(args.env_id, None if i else video_folder) for i in range(args.num_envs)]
     envs = gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     low, high = envs.action_space.low, envs.action_space.high
     reached = np.minimum(high, 3) - np.maximum(low, -3)  # by the initial policy, within three standard deviations
-    if (reached < 0.1 * np.where(np.isfinite(high - low), high - low, 6)).any():
+    if (reached < np.where(high / 2 - low / 2 < 1e6, 0.2 * (high / 2 - low / 2), 0.6)).any():
         print(f"warning: actions, within ±3 at first, are clipped to [{low.min()}, {high.max()}]", file=sys.stderr)
     if args.track:
         import wandb
@@ -312,7 +312,7 @@ def train(args):
                 next_obs[t, dones[t]] = obs_stats.normalise(final_obs, frozen=True)
                 episodes.extend(zip(episode_return[dones[t]], episode_length[dones[t]]))
                 episode_return[dones[t]] = episode_length[dones[t]] = 0
-        finite = np.isfinite(rewards).all(-1) & np.isfinite(next_obs).all((-2, -1))
+        finite = np.isfinite(rewards).all(-1) & np.isfinite([obs, next_obs]).all((0, -2, -1))
         if not finite.all():
             diverged = "a reward or an observation of the environment"
             global_step += (int(finite.argmin()) + 1 - args.num_steps) * args.num_envs
