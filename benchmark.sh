@@ -83,8 +83,8 @@ plan() { # a line a run, its fields separated by tabs: name, task, variant, seed
         case "$flags" in *--exp-name\ *) name=${flags#*--exp-name } ;; esac
         name=$folder${task}__${name%% *}__$seed
         # shellcheck disable=SC2086 # flags are words
-        printf '%s\t' "$name" "$task" "$variant" "$seed" "$script" $flags $task_flags ${track[@]+"${track[@]}"} --env-id "$task" \
-          --seed "$seed" --total-timesteps "${total_timesteps:-$steps}" $script_args --run-name
+        printf '%s\t' "$name" "$task" "$variant" "$seed" "$script" $flags $task_flags ${track[@]+"${track[@]}"} \
+          --env-id "$task" --seed "$seed" --total-timesteps "${total_timesteps:-$steps}" $script_args --run-name
         echo "$prefix$name"
       done <<< "$VARIANTS"
     done <<< "$task_table"
@@ -109,7 +109,7 @@ install() { # makes .venv and installs requirements.txt, unless that is done or 
   ! cmp -s requirements.txt .venv/installed.txt || return 0
   echo "installing requirements.txt into .venv (once; some minutes)"
   python3 -m venv .venv || die "cannot make .venv (Debian and Ubuntu: apt install python3-venv)"
-  $PYTHON -m pip install --quiet -r requirements.txt || die "cannot install requirements.txt into .venv (Python 3.11 or newer?)"
+  $PYTHON -m pip install --quiet -r requirements.txt || die "cannot install requirements.txt; Python 3.11 or newer?"
   cp requirements.txt .venv/installed.txt
 }
 
@@ -144,34 +144,27 @@ run_one() { # trains the run of the line $3 of a plan in $2, unless it is comple
   [ "$state" = complete ]
 }
 
-# shellcheck disable=SC2317 # called by a trap
-stop() { # ends the trainings that this sweep started, then the sweep
-  trap '' INT TERM HUP
-  kill -- "-$group" 2> /dev/null || true
-  wait "$group" 2> /dev/null || true
-  echo "stopped; the same command resumes" >&2
-  exit 130
-}
-
 train() { # trains the runs of $todo, $workers at once; $failed gets a line for each that failed
   local pending=$todo total ended=0 group="" pipe alive said line name left
   total=$(grep -c . <<< "$todo")
   workers=${workers:-$(OMP_NUM_THREADS="" OMP_THREAD_LIMIT="" nproc 2> /dev/null || getconf _NPROCESSORS_ONLN)}
   command -v flock > /dev/null || echo "without flock (util-linux), two sweeps in one folder are not kept apart" >&2
   echo "$total runs to train, $workers at once"
-  trap stop INT TERM HUP
+  trap '{ kill -- "-$group"; wait "$group"; } 2> /dev/null || true; echo "stopped; the same command resumes" >&2; exit 130' \
+    INT TERM HUP
   SECONDS=0
   while [ -n "$pending" ]; do # what another sweep is at is tried again until that ends it, or leaves it to this one
     pipe=$(mktemp -u "${TMPDIR:-/tmp}/klip-ppo.XXXXXX")
     mkfifo -m 600 "$pipe"
-    set -m # a process group of its own, for stop
+    set -m # a process group of its own, for the trap
     xargs -0 -n 1 -P "$workers" "$BASH" "$self" --run -n "$base" < <(tr '\n' '\0' <<< "$pending") > "$pipe" &
     group=$!
     set +m
     exec 3< "$pipe"
     rm "$pipe"
     # Whether xargs lives is asked before reading, so that nothing said before its end is lost.
-    while alive=$(kill -0 "$group" 2> /dev/null && echo yes); said=""; IFS=$'\t' read -r -t 1 said line <&3 || [ "$alive" ]; do
+    while alive=$(kill -0 "$group" 2> /dev/null && echo yes); said=""
+      IFS=$'\t' read -r -t 1 said line <&3 || [ -n "$alive" ]; do
       [ -n "$said" ] || continue
       name=${line%%$'\t'*} pending=$(grep -vxF -e "$line" <<< "$pending") || true
       [ "$said" = complete ] || failed=$failed$name$'\t'$said$'\n'
@@ -201,8 +194,8 @@ exec bash $(printf '%q ' "$self" --run -x "$base") \"\$(sed -n \$((SLURM_ARRAY_T
 }
 
 main() {
-  local mode=train sweep="" seeds="" tasks="" variants="" task_table=$TASKS total_timesteps="" script_args="" workers="" into=""
-  local skip_collected="" track=() sbatch_options=() asked=() word folder="" prefix base plan todo failed="" fields
+  local mode=train sweep="" seeds="" tasks="" variants="" total_timesteps="" script_args="" workers="" into="" failed=""
+  local task_table=$TASKS skip_collected="" track=() sbatch_options=() asked=() word folder="" prefix base plan todo fields
   while [ $# -gt 0 ]; do
     case "$1" in --?*=*) word=$1; shift; set -- "${word%%=*}" "${word#*=}" "$@" ;; esac # --flag=value
     case "$1" in --slurm | --) ;; *) asked+=("$1") ;; esac
@@ -223,23 +216,18 @@ main() {
     esac
     shift
   done
-  case "$sweep" in
-    quick) task_table=$QUICK_TASKS seeds=${seeds:-$QUICK_SEEDS} ;;
-    knobs) tasks=${tasks:-$KNOB_TASKS} seeds=${seeds:-$KNOB_SEEDS} ;;
-  esac
+  [ "$sweep" != quick ] || task_table=$QUICK_TASKS seeds=${seeds:-$QUICK_SEEDS}
+  [ "$sweep" != knobs ] || tasks=${tasks:-$KNOB_TASKS} seeds=${seeds:-$KNOB_SEEDS}
   tasks=${tasks// /} variants=${variants// /} seeds=${seeds// /} seeds=${seeds:-$SEEDS}
   prefix=${into:-$sweep} base=runs${prefix:+/$prefix} prefix=${prefix:+$prefix/}
-  case "$into" in */* | .* | -* | logs | plots | slurm | incomplete) die "--into must be a name for a folder, not $into" ;; esac
   [ "${workers:-1}" -ge 1 ] 2> /dev/null || die "--workers must be a whole number of at least 1, not $workers"
-  for word in ${tasks//,/ }; do
-    [[ $task_table == *$'\n'"$word "* ]] || die "--tasks $word: there are $(cut -d ' ' -f 1 <<< "$task_table" | xargs)"
-  done
+  for word in ${tasks//,/ }; do [[ $task_table == *$'\n'"$word "* ]] || die "--tasks $word: not in the table${sweep:+ of $sweep}"; done
   for word in ${variants//,/ }; do
     [[ $VARIANTS != *$'\n'"$word "* ]] || continue
     [ -f "betas/$word.py" ] || die "--variants $word: neither in the table at the top of benchmark.sh nor betas/$word.py"
     VARIANTS="$VARIANTS$word continuous betas/$word.py"$'\n'
   done
-  if [ "$mode" != --slurm ] && [ ${#sbatch_options[@]} != 0 ]; then die "what follows -- goes to sbatch: add --slurm, or leave it out"; fi
+  [ "$mode" = --slurm ] || [ ${#sbatch_options[@]} = 0 ] || die "what follows -- goes to sbatch: add --slurm, or leave it out"
   plan=$(if [ "$sweep" = knobs ]; then plan_knobs; else plan; fi)
   [ -n "$plan" ] || die "no variant asked for is of the family of a task asked for, or has a knob"
 
@@ -250,7 +238,7 @@ main() {
     done <<< "$plan"
     exit
   fi
-  [ "$mode" != --slurm ] || command -v sbatch > /dev/null || die "--slurm: no sbatch here; call it on a machine from which jobs are submitted"
+  [ "$mode" != --slurm ] || command -v sbatch > /dev/null || die "--slurm: no sbatch here; call it where jobs are submitted"
   install
   [ "$mode" != --status ] || { report status; exit; }
   todo=$(report "${mode#--}") || exit 2

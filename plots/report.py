@@ -124,7 +124,9 @@ def is_collected(run, rows):
     row = rows.get(args.run_name)
     if row is None or row.get("script_sha256") != script_sha256(args):
         return False
-    return (row["env_id"], row["seed"]) == (run.task, run.seed) and not differences(json.loads(row["args"]), args, NOT_COMPARED)
+    if (row["env_id"], row["seed"]) != (run.task, run.seed):
+        return False
+    return not differences(json.loads(row["args"]), args, NOT_COMPARED)
 
 
 def locked(path):
@@ -181,7 +183,8 @@ def in_slurm(base, required):
             fail(f"--slurm: what is queued already is unknown ({error}); try again later")
         return set()
     found = set()
-    for job, index in map(str.split, jobs):
+    for line in jobs:
+        job, _, index = line.rpartition(" ")
         path = base / "slurm" / f"{job}.list"
         if path.is_file():
             found.add(path.read_text().splitlines()[int(index)].split("\t")[0])
@@ -242,15 +245,25 @@ def identity(states):
         for forms, number in compared.items()
     ]
     if parted:
-        counts.append("NOT IDENTICAL. Likely reasons: different machines, different versions of torch, a minibatch that is")
-        counts.append("not a power of two, a script changed in between.")
+        counts.append(
+            "NOT IDENTICAL. Likely reasons: different machines, different versions of torch, a minibatch that"
+        )
+        counts.append("is not a power of two, a script changed in between.")
     return counts, ["  " + line for line in parted]
 
 
 def remarks(states, words):
     """A line for each run in one of these states that has a remark, failures last."""
-    found = [(run.name, *state) for run, state in states.items() if state.word in words and state.remark]
-    return [f"{word}: {name}: {remark}" for name, word, remark, _ in sorted(found, key=lambda item: item[1] == "failed")]
+    found = [(run.name, state) for run, state in states.items() if state.word in words and state.remark]
+    found.sort(key=lambda item: item[1].word == "failed")
+    return [f"{state.word}: {name}: {state.remark}" for name, state in found]
+
+
+def of_other_versions(states):
+    """The names of the complete runs whose script has changed since."""
+    complete = [(run, state.result["script_sha256"]) for run, state in states.items() if state.result]
+    now = {script: script_sha256(asked(run)) for script, run in {run.script: run for run, _ in complete}.items()}
+    return [run.name for run, sha in complete if sha != now[run.script]]
 
 
 def draw(states, base):
@@ -290,6 +303,8 @@ def main(args, lines):
     words = Counter(state.word for state in states.values())
     print(*summary(states), "", *counts, *parted, sep="\n")
     print(f"{len(runs)} runs:", ", ".join(f"{number} {word}" for word, number in sorted(words.items())))
+    if others := of_other_versions(states):
+        print(f"{len(others)} trained by other versions of their scripts, for example {others[0]}")
     for line in remarks(states, words):
         print(line)
     return int(bool(parted) or not drawn or any(state.word not in COMPLETE for state in states.values()))

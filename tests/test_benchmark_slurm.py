@@ -160,6 +160,7 @@ def test_a_failed_task_fails_in_slurm_too(slurm, tmp_path):
     assert code == 0, output
     job = output.partition("submitted job array ")[2].partition(":")[0]
     wait_for(lambda: "JobState=FAILED" in slurm("scontrol", "show", "job", job))
+    slurm("sbatch", "--hold", "--job-name", "a job of another kind", "--output", "/dev/null", "--wrap", "true")
     code, output = copy.call(*arguments, "--status", **slurm.variables)
     assert code == 1 and "1 runs: 1 failed" in output and "error: --env-id NoSuch-v4" in output
 
