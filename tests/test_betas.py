@@ -226,6 +226,17 @@ def test_no_gradient_is_lost_where_the_published_one_is_finite(name):
     assert (np.isfinite(ours) >= np.isfinite(published)).all()
 
 
+def test_cispo_keeps_its_gradient_however_large_the_ratio():
+    """w Â + β_t is a small difference of large numbers there, and beyond e^709 of infinities."""
+    log_ratio, advantages = (
+        x.ravel() for x in np.meshgrid([5.0, 19.0, 21.0, 40.0, 300.0, 800.0, 1e4], [-1e3, -1.0, 0.1])
+    )
+    ours, _ = gradients("cispo", log_ratio, advantages, 0.2)
+    published, _ = gradients(PUBLISHED["cispo"], log_ratio, advantages, 0.2)
+    np.testing.assert_allclose(ours, published, rtol=1e-6)
+    np.testing.assert_allclose(published, 1.2 * advantages, rtol=1e-14)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
