@@ -1,6 +1,6 @@
 """β_t as a design axis: what each trust region adds to w Â, by autograd from its file's own surrogate.
 
-python plots/design_axis.py        # writes plots/design_axis.png and .svg
+plots/make.py draws it with the other pictures.
 """
 
 import importlib
@@ -23,7 +23,7 @@ CLIP_COEF = ppo_clip_continuous.Args().clip_coef
 # In the order of the picture: the clip and what moves, adds or bends its edges; then what has none.
 FORMULAS = {
     "clip": r"$\beta_t=-w\hat{A}$ where it clips",
-    "clip_higher": r"as clip, edges 0.8 and 1.28",
+    "clip_higher": r"as clip, edges 0.8, 1.28",
     "dual_clip": r"as clip, and $w>3$, $\hat{A}<0$",
     "rollback": r"1.3 times that of clip",
     "soft": r"as clip, ramped over 0.1",
@@ -132,13 +132,3 @@ def design_axis(columns=5):
             lower.tick_params(labelleft=False)
     draw_key(*axes[-2:, -1], image)
     return figure
-
-
-def main():
-    import make
-
-    make.save(design_axis(), HERE, "design_axis", None)
-
-
-if __name__ == "__main__":
-    main()

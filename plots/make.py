@@ -25,12 +25,15 @@ from pathlib import Path
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = "1"
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]  # the theory sheet is drawn from the scripts
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # the theory is drawn from the scripts
 
 import collect
+import design_axis
 import figures
 import stats
 import tyro
+
+THEORY = ("theory", "design_axis")  # pictures that show no data
 
 
 @dataclass
@@ -80,7 +83,7 @@ def update(args, results):
 def save(figure, out, name, data_sha256):
     """Writes a figure as PNG and SVG, of the same bytes for the same data; without a figure removes what is there."""
     # The hash tells which data a picture shows: its own bytes depend on how matplotlib was built, too.
-    source = None if name == "theory" else data_sha256
+    source = None if name in THEORY else data_sha256
     for kind, metadata in {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.items():
         path = out / f"{name}.{kind}"
         if figure is None:
@@ -103,7 +106,8 @@ def pictures(runs, every_run, curves):
     for name in figures.MULTIPLES:
         drawn[f"betas_{name}"] = figures.small_multiples(betas, betas_curves, name) if len(betas) else None
     drawn |= {"betas_final_returns": figures.final_returns(betas), "betas_aggregate": figures.aggregate(betas)}
-    return {**drawn, "knobs": figures.knobs(runs, every_run), "theory": figures.theory_sheet()}
+    theory = dict(zip(THEORY, (figures.theory_sheet(), design_axis.design_axis())))
+    return {**drawn, "knobs": figures.knobs(runs, every_run), **theory}
 
 
 def filled(text, sections):

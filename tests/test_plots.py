@@ -111,7 +111,7 @@ def files(folder):
 
 
 def test_every_picture_and_table_is_there_and_opens(made):
-    names = ["overview", "learning_curves", "identity", "partition", "beta", "final_returns", "aggregate", "knobs", "theory"]
+    names = ["overview", "learning_curves", "identity", "partition", "beta", "final_returns", "aggregate", "knobs", *make.THEORY]
     names += ["betas_learning_curves", "betas_kl", "betas_outside", "betas_final_returns"]
     expected = {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     expected |= {"results.md", "final_return.tex", "results/runs.csv"}
@@ -567,7 +567,7 @@ def test_what_is_committed_follows_from_the_committed_data():
     for path in make.documents(plots):
         assert path.read_text() == make.filled(path.read_text(), sections)
     data_sha256 = collect.sha256(plots / "results")
-    names = {path.stem for path in plots.glob("*.png")} - {"theory"}
+    names = {path.stem for path in plots.glob("*.png")} - set(make.THEORY)
     assert names >= {"overview", "learning_curves", "identity", "partition", "beta", "final_returns", "aggregate"}
     for name in names:
         assert Image.open(plots / f"{name}.png").text["Source"] == data_sha256
