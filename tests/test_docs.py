@@ -1,0 +1,74 @@
+"""The documents: their links lead somewhere, their commands are accepted, and the README stays short."""
+
+import importlib
+import re
+import shlex
+import subprocess
+from functools import partial
+
+import pytest
+import tyro
+import yaml
+from helpers import ROOT
+
+README = ROOT / "README.md"
+DOCUMENTS = [README, ROOT / "betas" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TRAINS = re.compile(r"^(?:\S*python |uv run --with-requirements requirements.txt )?(ppo_\w+\.py|\./benchmark\.sh)\b", re.MULTILINE)
+
+
+def names(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def anchor(heading):
+    """The fragment by which GitHub links to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def commands():
+    """Of the lines of all documents those that call a script at the top or benchmark.sh, from there on, as words."""
+    for path in DOCUMENTS:
+        text = path.read_text().replace("\\\n", "")
+        for match in TRAINS.finditer(text):
+            words = shlex.split(text[match.start(1) :].partition("\n")[0], comments=True)
+            yield pytest.param(words, id=f"{names(path)}: {' '.join(words)}")
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text().split()) <= 1300
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=names)
+def test_links_lead_somewhere(path):
+    for link in re.findall(r"\]\((?!\w+://)([^)\s]+)\)", path.read_text()):
+        file, _, fragment = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        if fragment:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert fragment in map(anchor, headings), link
+
+
+@pytest.mark.parametrize("words", list(commands()))
+def test_commands_are_accepted(words):
+    """Parsed, not run. mine stands for a file of the reader's own, and Slurm is not asked."""
+    program, *arguments = words
+    if program != "./benchmark.sh":
+        script = importlib.import_module(program.removesuffix(".py"))
+        tyro.cli(script.Args, args=arguments)
+        return
+    if "--slurm" in arguments:
+        arguments = arguments[: arguments.index("--")]
+    arguments = [argument.replace("mine", "spo") for argument in arguments if argument not in ("--slurm", "--status")]
+    command = [f"{ROOT}/benchmark.sh", *arguments, "--dry-run"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_citation_is_one():
+    paper = yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]
+    bibtex = dict(re.findall(r"^  (\w+) += \{(.*)\},?$", README.read_text(), re.MULTILINE))
+    plain = partial(re.sub, r"[{}]", "")
+    assert plain(bibtex["title"]) == paper["title"]
+    authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
+    assert (bibtex["author"], bibtex["journal"], bibtex["year"]) == (authors, paper["journal"], str(paper["year"]))
