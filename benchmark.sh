@@ -145,7 +145,7 @@ run_one() { # trains the run of the line $3 of a plan in $2, unless it is comple
 }
 
 train() { # trains the runs of $todo, $workers at once; $failed gets a line for each that failed
-  local pending=$todo total ended=0 group="" pipe alive said line name left
+  local pending=$todo total ended=0 group="" pipe alive whole part said line name left
   total=$(grep -c . <<< "$todo")
   workers=${workers:-$(OMP_NUM_THREADS="" OMP_THREAD_LIMIT="" nproc 2> /dev/null || getconf _NPROCESSORS_ONLN)}
   command -v flock > /dev/null || echo "without flock (util-linux), two sweeps in one folder are not kept apart" >&2
@@ -162,14 +162,18 @@ train() { # trains the runs of $todo, $workers at once; $failed gets a line for 
     set +m
     exec 3< "$pipe"
     rm "$pipe"
-    # Whether xargs lives is asked before reading, so that nothing said before its end is lost.
-    while alive=$(kill -0 "$group" 2> /dev/null && echo yes); said=""
-      IFS=$'\t' read -r -t 1 said line <&3 || [ -n "$alive" ]; do
-      [ -n "$said" ] || continue
+    # Whether xargs lives is asked before reading, so that nothing said before its end is lost; time can run out in a line.
+    said=""
+    while alive=$(kill -0 "$group" 2> /dev/null && echo yes); whole="" part=""
+      IFS= read -r -t 1 part <&3 && whole=yes
+      said=$said$part && [ -n "$whole$alive" ]; do
+      [ -n "$whole" ] || continue
+      IFS=$'\t' read -r said line <<< "$said"
       name=${line%%$'\t'*} pending=$(grep -vxF -e "$line" <<< "$pending") || true
       [ "$said" = complete ] || failed=$failed$name$'\t'$said$'\n'
       ended=$((ended + 1)) left=$((SECONDS * (total - ended) / ended / 60))
       echo "$ended/$total, about $((left / 60)) h $((left % 60)) min left: $name $said"
+      said=""
     done
     exec 3<&-
     [ -z "$pending" ] || sleep 2
@@ -233,6 +237,7 @@ main() {
 
   if [ "$mode" = --dry-run ]; then
     [ -z "$skip_collected" ] || { install; plan=$(report train) || exit 2; }
+    [ -n "$plan" ] || exit 0
     while IFS=$'\t' read -r -a fields; do
       [ -e "$base/${fields[0]}/result.json" ] || { printf '%q ' "${PYTHON:-.venv/bin/python}" "${fields[@]:4}"; echo; }
     done <<< "$plan"

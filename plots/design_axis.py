@@ -44,9 +44,8 @@ AGAINST = {"facecolor": "0.9", "edgecolor": "none"}
 
 
 def names():
-    """The clip, the files of betas/ in the order of the picture, and whatever else is in that folder."""
-    files = {path.stem for path in (HERE.parent / "betas").glob("*.py")}
-    return [name for name in FORMULAS if name in files | {"clip"}] + sorted(files - FORMULAS.keys())
+    """The clip and the files of betas/ that came with it: a file of the user's may be unfinished."""
+    return [name for name in FORMULAS if name == "clip" or (HERE.parent / "betas" / f"{name}.py").exists()]
 
 
 def factor(name, ratio, advantages):

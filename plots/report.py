@@ -149,8 +149,11 @@ def inspect(run, base, queued=(), failed=(), rows=()):
         result = read_result(folder / "result.json")
         if isinstance(result, str):
             return State("damaged", f"its result.json is none ({result}): move {folder} away")
-        if wrong := differences(result["args"], asked(run), NOT_TRAINING):
-            return State("differs", "; ".join(wrong) + f": move {folder} away, or ask for what it is")
+        wrong = differences(result["args"], asked(run), NOT_TRAINING)
+        if not wrong and result["script_sha256"] != script_sha256(asked(run)):
+            wrong = [f"{run.script} has changed since"]
+        if wrong:
+            return State("differs", "; ".join(wrong) + f": move {folder} away, or use --into NAME")
         if result["diverged_at"] is not None:
             return State("diverged", f"at step {result['diverged_at']}, log {log}", result)
         return State("done", result=result)
@@ -208,7 +211,7 @@ def summary(states):
         results = [state.result for state in cell.values()]
         returns = [result["final_return"] for result in results if result and result["final_return"] is not None]
         text = f"{statistics.mean(returns):.1f}" if returns else "-"
-        text += f" ± {statistics.stdev(returns):.1f}" if len(returns) > 1 else ""
+        text += f" ± {statistics.pstdev(returns):.1f}" if len(returns) > 1 else ""
         count = f"{words['done']} of {len(cell)}"
         count += "".join(f", {words[word]} {word}" for word in COMPLETE[1:] if words[word])
         hashes = " ".join(result["params_sha256"][:4] if result else "----" for result in results)
@@ -259,13 +262,6 @@ def remarks(states, words):
     return [f"{state.word}: {name}: {state.remark}" for name, state in found]
 
 
-def of_other_versions(states):
-    """The names of the complete runs whose script has changed since."""
-    complete = [(run, state.result["script_sha256"]) for run, state in states.items() if state.result]
-    now = {script: script_sha256(asked(run)) for script, run in {run.script: run for run, _ in complete}.items()}
-    return [run.name for run, sha in complete if sha != now[run.script]]
-
-
 def draw(states, base):
     """Draws the pictures of the runs below base; whether that worked."""
     make = ROOT / "plots" / "make.py"
@@ -273,7 +269,10 @@ def draw(states, base):
         return True
     print("drawing", flush=True)
     command = [sys.executable, make, "--runs-dir", base, "--out", base / "plots"]
-    return subprocess.run(command, check=False).returncode == 0
+    drawn = subprocess.run(command, check=False).returncode == 0
+    if not drawn:
+        print("no pictures: plots/make.py failed, see above")
+    return drawn
 
 
 def main(args, lines):
@@ -293,7 +292,8 @@ def main(args, lines):
             asked(run)
     states = {run: inspect(run, args.base, queued, failed, rows) for run in runs}
     if args.mode in ("train", "slurm"):
-        print(*remarks(states, ("damaged", "differs")), sep="\n", end="", file=sys.stderr)
+        for line in remarks(states, ("damaged", "differs")):
+            print(line, file=sys.stderr)
         left = [run.name in queued or state.word not in TO_TRAIN for run, state in states.items()]
         print(*(line for line, done in zip(lines, left) if not done), sep="\n")
         return 0
@@ -303,8 +303,6 @@ def main(args, lines):
     words = Counter(state.word for state in states.values())
     print(*summary(states), "", *counts, *parted, sep="\n")
     print(f"{len(runs)} runs:", ", ".join(f"{number} {word}" for word, number in sorted(words.items())))
-    if others := of_other_versions(states):
-        print(f"{len(others)} trained by other versions of their scripts, for example {others[0]}")
     for line in remarks(states, words):
         print(line)
     return int(bool(parted) or not drawn or any(state.word not in COMPLETE for state in states.values()))

@@ -100,7 +100,7 @@ def test_the_docstring_names_commands_that_exist(script):
 
 
 def test_the_defaults_are_the_protocol():
-    """DESIGN §2: the paper's protocol."""
+    """That of the paper (arXiv 2606.23932, §4)."""
     shared = {
         "seed": 0, "learning_rate": 3e-4, "anneal_lr": True, "gamma": 0.99, "gae_lambda": 0.95, "update_epochs": 10,
         "norm_adv": "rollout", "clip_coef": 0.2, "clip_vloss": True, "ent_coef": 0.0, "vf_coef": 0.5,
