@@ -17,8 +17,8 @@ CartPole-v1       cartpole    100000
 LunarLander-v3    cartpole    1000000  --compile --num-envs 16 --num-steps 1024 --num-minibatches 256 --gamma 0.999 --gae-lambda 0.98 --ent-coef 0.01
 "
 QUICK_TASKS="
-Hopper-v4         continuous  102400
-CartPole-v1       cartpole    30720
+Hopper-v4         continuous  81920
+CartPole-v1       cartpole    20480
 "
 # variant         family      script and flags (the second variant of a script needs an --exp-name of its own)
 VARIANTS="
