@@ -136,6 +136,7 @@ run_one() { # trains the run of the line $3 of a plan in $2, unless it is comple
   [ "$code" != 75 ] || exit 0 # another process is at it
   if [ "$code" != 0 ] && [ ! -e "$base/$name/result.json" ]; then # with a result it diverged
     state="failed: exit code $code"
+    rm -f "$base/$name/result.json.partial"
     said=$said$({ echo "=== exit code $code" >> "$log"; } 2>&1) || true # the disk may be full
   fi
   said=${said#"$self: line "*: }

@@ -512,6 +512,18 @@ def test_a_full_disk_is_reported_and_resumed(copy, small_disk, undisturbed):
 
 
 @root
+def test_no_half_written_result_is_left_on_a_full_disk(copy, small_disk, undisturbed):
+    """There is room for all that the run writes before its result."""
+    before = [undisturbed.runs / "logs" / f"{CLIP}.log", *(undisturbed.runs / CLIP).glob("events*")]
+    pages = sum(-(-path.stat().st_size // 4096) for path in before)
+    (small_disk / "filler").write_bytes(bytes(1024 * 1024 - 4096 * pages))
+    code, output = copy.call(*PAIR, "--variants", "clip")
+    assert code == 1 and "1 runs: 1 failed" in output and "No space left" in output, output
+    (events,) = (small_disk / CLIP).iterdir()
+    assert events.name.startswith("events")
+
+
+@root
 def test_a_read_only_folder_is_said_to_be_one(copy, small_disk):
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     code, output = copy.call(*PAIR)
