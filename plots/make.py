@@ -160,15 +160,11 @@ def main(args):
     collect.write(out / "final_return.tex", stats.latex(stats.final_returns(runs)).encode())
     for path in documents(out):
         collect.write(path, filled(path.read_text(), sections).encode())
-    if len(stats.main_runs(runs)):
-        print(stats.markdown(stats.final_returns(runs, untrained=False)), f"\n{stats.NOTE}\n", sep="\n")
-    if sections["betas"]:
-        print(sections["betas"], "\n")
     for task in stats.in_order(runs["env_id"], stats.TASKS):
         of_task = runs[runs["env_id"] == task]
         print(f"{task}: {of_task['steps'].iloc[0]:,} steps, {figures.seeds(of_task, task)}")
     names = ", ".join(f"{name}.png" for name, figure in drawn.items() if figure)
-    print(f"In {out}: {names}, each as SVG too, and the tables as results.md and final_return.tex")
+    print(f"In {out}: {names}, each as SVG too; results.md has the tables, beside the paper's; final_return.tex")
 
 
 if __name__ == "__main__":

@@ -210,11 +210,13 @@ def aggregates(runs):
     cells, tasks = scores(runs)
     names = merged(runs)[1]
     shown = [variant for variant in cells if not (names and variant in FORMS[1:])]
+    counts = sorted({len(sample) for samples in cells.values() for sample in samples})
     results = {}
     for variant in shown:
-        over = [*cells[variant], *cells["clip"]] if variant != "clip" and "clip" in cells else None
-        results[variant] = interval(iqm, cells[variant]), over and interval(improvement, over)
-    return results, names, tasks, sorted({len(sample) for samples in cells.values() for sample in samples})
+        compared = variant != "clip" and "clip" in cells and counts[0] > 1  # a single seed says nothing
+        over = interval(improvement, [*cells[variant], *cells["clip"]]) if compared else None
+        results[variant] = interval(iqm, cells[variant]), over
+    return results, names, tasks, counts
 
 
 def welch(ours, mean, std, n=5):
@@ -245,13 +247,13 @@ def cell(runs):
     return f"{number(returns.mean())}{spread} ({count})"
 
 
-def final_returns(runs, untrained=True):
+def final_returns(runs):
     """The table of final returns of the main variants as rows of text: a head, then for each task (also those that only
-    the paper trained, if untrained) ours, the paper's, and the test between them."""
+    the paper trained) ours, the paper's, and the test between them."""
     same, (runs, names) = triples(runs), merged(main_runs(runs))
     variants = MAIN[:1] + MAIN[3:] if names else MAIN
     rows = [["task", "", *(names.get(v, v) for v in variants), "identical triples"]]
-    for task in in_order([*(PAPER.index if untrained else []), *runs["env_id"]], TASKS):
+    for task in in_order([*PAPER.index, *runs["env_id"]], TASKS):
         of_task = runs[runs["env_id"] == task]
         cells = {v: of_task[of_task["variant"] == v] for v in variants}
         found = same[same.index.get_level_values("env_id") == task]
