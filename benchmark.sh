@@ -200,14 +200,14 @@ exec bash $(printf '%q ' "$self" --run -x "$base") \"\$(sed -n \$((SLURM_ARRAY_T
 
 main() {
   local mode=train sweep="" seeds="" tasks="" variants="" total_timesteps="" script_args="" workers="" into="" failed=""
-  local task_table=$TASKS skip_collected="" track=() sbatch_options=() asked=() word folder="" prefix base plan todo fields
+  local task_table=$TASKS skip_collected="" slurm="" track=() sbatch_options=() asked=() word folder="" prefix base plan todo fields
   while [ $# -gt 0 ]; do
     case "$1" in --?*=*) word=$1; shift; set -- "${word%%=*}" "${word#*=}" "$@" ;; esac # --flag=value
     case "$1" in --slurm | --) ;; *) asked+=("$1") ;; esac
     case "$1" in
       quick | knobs) sweep=$1 ;;
       --status | --dry-run) mode=$1 ;;
-      --slurm) [ "$mode" != train ] || mode=$1 ;;
+      --slurm) slurm=yes; [ "$mode" != train ] || mode=$1 ;;
       --skip-collected) skip_collected=yes ;;
       --track) track+=(--track) ;;
       --help | -h) usage; exit ;;
@@ -232,7 +232,7 @@ main() {
     [ -f "betas/$word.py" ] || die "--variants $word: neither in the table at the top of benchmark.sh nor betas/$word.py"
     VARIANTS="$VARIANTS$word continuous betas/$word.py"$'\n'
   done
-  [ "$mode" = --slurm ] || [ ${#sbatch_options[@]} = 0 ] || die "what follows -- goes to sbatch: add --slurm, or leave it out"
+  [ -n "$slurm" ] || [ ${#sbatch_options[@]} = 0 ] || die "what follows -- goes to sbatch: add --slurm, or leave it out"
   plan=$(if [ "$sweep" = knobs ]; then plan_knobs; else plan; fi)
   [ -n "$plan" ] || die "no variant asked for is of the family of a task asked for, or has a knob"
 

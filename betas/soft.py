@@ -1,4 +1,4 @@
-"""PPO-Clip with soft edges, future work in KLip-PPO (Colletti & Holzinger 2026, arXiv 2606.23932): β_t, no objective.
+"""PPO-Clip with soft edges, of KLip-PPO (Colletti & Holzinger 2026, arXiv 2606.23932), whose code has these shapes.
 
 In w Â - β_t KL: β_t = -w Â gate, held constant; d is how far w lies beyond the edge that PPO-Clip has for this sign of Â
 gate, by shape:  ramp clip(d / width, 0, 1); sigmoid σ(d / width); softmin, outside the band, the weight of clip(w) Â in

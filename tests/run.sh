@@ -28,4 +28,4 @@ if command -v shellcheck > /dev/null; then
 else
     echo "tests/run.sh: shellcheck is not installed, so the shell scripts are not linted"
 fi
-.venv/bin/python -m pytest tests --numprocesses auto --dist loadfile "$@"
+.venv/bin/python -m pytest tests --numprocesses auto --dist loadfile --no-loadscope-reorder "$@"

@@ -49,6 +49,9 @@ if __name__ == "__main__":
 '''
 
 
+FEW = ("--tasks", "CartPole-v1", "--variants", "clip")  # what follows overrides it
+
+
 @pytest.fixture
 def copy(tmp_path):
     return Copy(tmp_path)
@@ -161,7 +164,7 @@ def test_a_folder_of_its_own(copy):
 
 
 def test_status_submits_nothing(copy):
-    assert copy.call(*PAIR, "--status", "--slurm")[1] == copy.call(*PAIR, "--slurm", "--status")[1]
+    assert copy.call(*PAIR, "--status", "--slurm")[1] == copy.call(*PAIR, "--slurm", "--status", "--", "--time=1")[1]
 
 
 def test_one_line_adds_a_task_and_one_a_variant(copy):
@@ -214,7 +217,7 @@ def test_help_fits_a_screen(copy):
     ],
 )
 def test_a_wrong_argument_is_one_line(copy, arguments, named):
-    code, output = copy.call(*arguments.split())
+    code, output = copy.call(*FEW, *arguments.split())
     assert code == 2 and output.count("\n") == 1 and output.startswith("error: "), output
     assert any(word in output for word in named.split("|"))
     assert not copy.runs.exists()
@@ -232,7 +235,7 @@ def test_a_wrong_argument_is_one_line(copy, arguments, named):
     ],
 )
 def test_arguments_that_the_scripts_refuse_start_nothing(copy, arguments, named):
-    code, output = copy.call(*arguments.split())
+    code, output = copy.call(*FEW, *arguments.split())
     assert code == 2 and named in output.replace("_", "-") and "Traceback" not in output, output
     assert not copy.runs.exists()
 

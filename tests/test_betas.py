@@ -139,7 +139,9 @@ def check(name, pairs, eps, old_logprob, arguments):
     ours, w = gradients(name, log_ratio, advantages, eps, old_logprob, **arguments)
     published, _ = gradients(PUBLISHED[name], log_ratio, advantages, eps, old_logprob, **arguments)
     compared = away(w, edges(name, eps, own(name) | arguments))
-    assert (np.abs(ours - published) <= tolerance(w, advantages, eps))[compared].all()
+    # cispo's gradient can be larger than w Â, and is then as exact as itself
+    rounding = tolerance(w, advantages, eps) + 16 * np.finfo(float).eps * np.abs(published)
+    assert (np.abs(ours - published) <= rounding)[compared].all()
     assert (ours[advantages == 0] == 0).all()
 
 

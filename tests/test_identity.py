@@ -7,9 +7,9 @@ import pytest
 import torch
 from helpers import SHORT, SURROGATES, THREE, run_all
 
-HOPPER = (*SHORT, "--total-timesteps", "4096")
+HOPPER = (*SHORT, "--total-timesteps", "2048")
 FOUR_ENVS = ("--num-envs", "4", "--num-steps", "64")
-CARTPOLE = ("--total-timesteps", "5120", "--learning-rate", "3e-3")
+CARTPOLE = ("--total-timesteps", "2560", "--learning-rate", "3e-3")
 CASES = {
     "eager, 1 environment": ("continuous", THREE, (*HOPPER, "--no-compile")),
     "eager, 4 environments": ("continuous", THREE, (*HOPPER, *FOUR_ENVS, "--no-compile")),
