@@ -128,7 +128,7 @@ def documents(out):
 
 
 def results_page(sections):
-    parts = [f"## {name.replace('_', ' ').capitalize()}\n\n{part}\n" for name, part in sections.items() if part]
+    parts = [f"## {name.replace('_', ' ').capitalize()}\n\n{part}\n" for name, part in sections.items() if part and name != "final_return_untested"]
     return "\n".join(["Written by plots/make.py from the data set in results/.\n", *parts])
 
 

@@ -463,6 +463,7 @@ def test_only_runs_as_long_as_the_papers_are_tested_against_them(steps):
     rows = [row for row in stats.final_returns(runs) if row[1] == "Welch's test"]
     p = stats.verdict(stats.welch(runs, 2616, 208))
     assert rows == ([["", "Welch's test", "—", "—", "—", p, "—", ""]] if steps == 1_000_000 else [])
+    assert stats.final_returns(runs, tests=False) == [row for row in stats.final_returns(runs) if row not in rows]
 
 
 def test_what_a_cell_says_of_runs_that_diverged():
