@@ -14,7 +14,6 @@ CASES = {
     "eager, 1 environment": ("continuous", THREE, (*HOPPER, "--no-compile")),
     "eager, 4 environments": ("continuous", THREE, (*HOPPER, *FOUR_ENVS, "--no-compile")),
     "compiled, 1 environment": ("continuous", THREE, HOPPER),
-    "compiled, 4 environments": ("continuous", THREE, (*HOPPER, *FOUR_ENVS)),
     "cartpole, eager": ("cartpole", THREE, CARTPOLE),
     "cartpole, compiled": ("cartpole", THREE, (*CARTPOLE, "--compile")),
     "Acrobot": ("cartpole", THREE, (*CARTPOLE, "--env-id", "Acrobot-v1")),
