@@ -92,6 +92,18 @@ def run_all(folder, commands, **variables):
     return runs
 
 
+def run_in_turn(folder, commands):
+    """The same, one after the other in one process: importing torch takes longer than a short training."""
+    cwds = {name: folder / name.replace(" ", "_") for name in commands}
+    for cwd in cwds.values():
+        cwd.mkdir()
+    plan = json.dumps([(str(cwds[name]), *command(*commands[name])[1:]) for name in commands])
+    done = subprocess.run([sys.executable, ROOT / "tests/in_turn.py"], input=plan, env=environment(), text=True, check=False)
+    runs = {name: Run(cwd, 0, *((cwd / f"std{kind}").read_text() for kind in ("out", "err"))) for name, cwd in cwds.items()}
+    assert done.returncode == 0, [run.stderr for run in runs.values()]
+    return runs
+
+
 def without(path, *functions, docstring=True):
     """The text of a script without its module docstring (if docstring) and without the named functions."""
     text = Path(path).read_text()

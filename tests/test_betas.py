@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import tyro
-from helpers import ROOT, SHORT, environment, run, run_all, without
+from helpers import ROOT, SHORT, environment, run, run_in_turn, without
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -391,7 +391,7 @@ def trained(tmp_path_factory):
     commands = {name: (f"betas/{name}", *TRAINED, "--no-compile", *CHANGED.get(name, ())) for name in NAMES}
     commands["rollback as published"] = ("betas/rollback", *TRAINED, "--no-compile")
     commands["soft compiled"] = ("betas/soft", *TRAINED)
-    return run_all(tmp_path_factory.mktemp("betas"), commands)
+    return run_in_turn(tmp_path_factory.mktemp("betas"), commands)
 
 
 def test_a_run_is_one_of_klips_loop_with_arguments_of_its_own(trained):

@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
-from helpers import SHORT, SURROGATES, THREE, run_all
+from helpers import SHORT, SURROGATES, THREE, run_all, run_in_turn
 
 HOPPER = (*SHORT, "--total-timesteps", "2048")
 FOUR_ENVS = ("--num-envs", "4", "--num-steps", "64")
@@ -22,21 +22,15 @@ CASES = {
 SEEDED = ("eager, 1 environment", "compiled, 1 environment", "cartpole, eager")
 
 
-def commands():
-    runs = {}
-    for case, (task, forms, arguments) in CASES.items():
-        for form in forms:
-            runs[f"{form} {case}"] = (f"ppo_{form}_{task}", *arguments)
-    for case in SEEDED:
-        runs[f"clip {case} again"] = runs[f"clip {case}"]
-    for case in ("eager, 1 environment", "cartpole, eager"):
-        runs[f"clip {case} other seed"] = (*runs[f"clip {case}"], "--seed", "1")
-    return runs
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return run_all(tmp_path_factory.mktemp("identity"), commands())
+    """The cases; those of SEEDED once more, in a process each; and two with another seed."""
+    cases = {f"{form} {case}": (f"ppo_{form}_{task}", *how) for case, (task, forms, how) in CASES.items() for form in forms}
+    for case in ("eager, 1 environment", "cartpole, eager"):
+        cases[f"clip {case} other seed"] = (*cases[f"clip {case}"], "--seed", "1")
+    again = {f"clip {case} again": cases[f"clip {case}"] for case in SEEDED}
+    folder = tmp_path_factory.mktemp("identity")
+    return run_in_turn(folder, cases) | run_all(folder, again)
 
 
 @pytest.mark.parametrize("case", CASES)
