@@ -1,8 +1,8 @@
 """PPO-Clip with soft edges, of KLip-PPO (Colletti & Holzinger 2026, arXiv 2606.23932), whose code has these shapes.
 
-In w Â - β_t KL: β_t = -w Â gate, held constant; d is how far w lies beyond the edge that PPO-Clip has for this sign of Â
-gate, by shape:  ramp clip(d / width, 0, 1); sigmoid σ(d / width); softmin, outside the band, the weight of clip(w) Â in
-the log-sum-exp minimum of w Â and clip(w) Â over |Â| at the temperature width
+In w Â - β_t KL: β_t = -w Â gate, held constant; w lies d widths beyond the edge that PPO-Clip has for this sign of Â
+gate, by shape: ramp clip(d, 0, 1); sigmoid σ(d); softmin, outside the band, the weight of clip(w) Â in the log-sum-exp
+minimum of w Â and clip(w) Â at the temperature |Â| width
 """
 
 import functools
@@ -30,10 +30,9 @@ class Args(ppo_klip_continuous.Args):
 def surrogate(new_logprob, old_logprob, advantages, clip_coef, shape="ramp", width=0.1):
     """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
     ratio = (new_logprob - old_logprob).exp()
-    beyond = torch.where(advantages > 0, ratio - 1, 1 - ratio) - clip_coef
+    d = (torch.where(advantages > 0, ratio - 1, 1 - ratio) - clip_coef) / width
     outside = torch.sign(advantages) * (ratio - torch.clamp(ratio, 1 - clip_coef, 1 + clip_coef))
-    gates = {"ramp": torch.clamp(beyond / width, 0, 1), "sigmoid": torch.sigmoid(beyond / width)}
-    gates["softmin"] = torch.where(outside != 0, torch.sigmoid(outside / width), 0.0)
+    gates = {"ramp": d.clamp(0, 1), "sigmoid": d.sigmoid(), "softmin": (outside != 0) * (outside / width).sigmoid()}
     beta = (-ratio * advantages * gates[shape]).detach()
     kl = old_logprob - new_logprob
     return ratio * advantages - beta * kl

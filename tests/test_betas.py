@@ -28,7 +28,7 @@ import design_axis
 NAMES = ("clip_higher", "dual_clip", "rollback", "spo", "sapo", "cispo", "soft", "none")
 MODULES = {name: importlib.import_module(name) for name in NAMES}
 BASE = {field.name for field in dataclasses.fields(ppo_klip_continuous.Args)}
-MAX_LINES = {name: 40 for name in NAMES} | {"soft": 45}  # soft has three shapes
+MAX_LINES = {name: 40 for name in NAMES} | {"soft": 44}  # soft has three shapes
 README = (ROOT / "betas/README.md").read_text()
 
 
