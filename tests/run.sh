@@ -28,4 +28,5 @@ if command -v shellcheck > /dev/null; then
 else
     echo "tests/run.sh: shellcheck is not installed, so the shell scripts are not linted"
 fi
-.venv/bin/python -m pytest tests --numprocesses auto --dist loadfile --no-loadscope-reorder "$@"
+# One process more than cores, since many tests wait for what they started.
+.venv/bin/python -m pytest tests --numprocesses $(($(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder "$@"

@@ -602,7 +602,8 @@ def wandb_run(path):
 
 
 def test_what_wandb_writes_gives_the_same_data(tmp_path):
-    command = [sys.executable, ROOT / "ppo_clip_cartpole.py", "--track", "--save-model", "--total-timesteps", "20480"]
+    command = [sys.executable, ROOT / "ppo_clip_cartpole.py", "--track", "--save-model", "--total-timesteps", "5120"]
+    command += ["--num-steps", "32"]
     environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
