@@ -91,7 +91,9 @@ def main(args):
     final = FinalReturn(total)
     model.learn(total, callback=final)
     what = "clip" if args.beta is None else f"β = {args.beta:g}"
-    print(f"{args.env_id} {what} seed {args.seed}: {np.mean(final.recent):.1f}, {total / (time.time() - start):.0f} steps/s")
+    print(
+        f"{args.env_id} {what} seed {args.seed}: {np.mean(final.recent):.1f}, {total / (time.time() - start):.0f} steps/s"
+    )
 
 
 if __name__ == "__main__":
