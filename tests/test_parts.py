@@ -172,7 +172,7 @@ def test_scaled_rewards_stay_within_ten(script):
 def minibatches(agent, discrete, count, rng):
     """Minibatches near the agent's policy, some of their ratios outside the band, some values beyond the value clip."""
     for _ in range(count):
-        obs = torch.as_tensor(rng.normal(size=(64, 5)))
+        obs = torch.as_tensor(rng.normal(size=(64, agent.critic[0].in_features)))
         actions = torch.as_tensor(rng.integers(3, size=64) if discrete else rng.normal(size=(64, 3)))
         with torch.no_grad():
             logprob, _, values = agent(obs, actions)
@@ -237,7 +237,7 @@ def test_the_compiled_update_follows_what_is_annealed(script):
     compiles the update anew (torch gives up at the ninth time)."""
     module = importlib.import_module(script)
     torch.manual_seed(0)
-    agents = [perturbed(module.Agent(5, 3).double())]
+    agents = [perturbed(module.Agent(11, 3).double())]
     batch = list(minibatches(agents[0], False, 12, np.random.default_rng(0)))
     agents = [agents[0].float(), copy.deepcopy(agents[0])]
     names = ["rate", "eps"] + ["beta"] * ("kl_scalar" in script)
