@@ -3,7 +3,9 @@
 import signal
 import sys
 
+import pytest
 import torch
+from benchmark_helpers import Copy
 from helpers import ROOT
 
 sys.path.insert(0, str(ROOT))
@@ -14,3 +16,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:.*out of date")  # the paper's tasks are v4; the scripts say so too
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the project to sweep in."""
+    return Copy(tmp_path)
