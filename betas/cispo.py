@@ -1,10 +1,9 @@
 """CISPO, of MiniMax-M1 (MiniMax 2025, arXiv 2506.13585), as a KL penalty with a coefficient per sample.
 
 Published, per sample:     sg(clip(w, 1-ε_low, 1+ε_high)) Â log π_new, sg: held constant
-The same as w Â - β_t KL:  β_t = (clip(w, 1-ε_low, 1+ε_high) - w) Â, held constant
+Gradient of w Â - β_t KL:  β_t = (clip(w, 1-ε_low, 1+ε_high) - w) Â, held constant
 """
 
-import functools
 import sys
 from pathlib import Path
 
@@ -36,5 +35,5 @@ def surrogate(new_logprob, old_logprob, advantages, clip_coef, eps_low=1.0, eps_
 
 if __name__ == "__main__":
     args = tyro.cli(Args)
-    ppo_klip_continuous.surrogate = functools.partial(surrogate, eps_low=args.eps_low, eps_high=args.eps_high)
+    ppo_klip_continuous.surrogate = lambda *batch: surrogate(*batch, eps_low=args.eps_low, eps_high=args.eps_high)
     ppo_klip_continuous.train(args)

@@ -1,10 +1,9 @@
 """Clip-Higher, of DAPO (Yu et al. 2025, arXiv 2503.14476), as a KL penalty with a coefficient per sample.
 
 Published, per sample:     min(w Â, clip(w, 1-ε_low, 1+ε_high) Â), ε_low = 0.2, ε_high = 0.28
-The same as w Â - β_t KL:  β_t = -w Â  where w > 1+ε_high, Â > 0  or  w < 1-ε_low, Â < 0,   0 elsewhere, held constant
+Gradient of w Â - β_t KL:  β_t = -w Â  where w > 1+ε_high, Â > 0  or  w < 1-ε_low, Â < 0,   0 elsewhere, held constant
 """
 
-import functools
 import sys
 from pathlib import Path
 
@@ -36,5 +35,5 @@ def surrogate(new_logprob, old_logprob, advantages, clip_coef, eps_low=0.2, eps_
 
 if __name__ == "__main__":
     args = tyro.cli(Args)
-    ppo_klip_continuous.surrogate = functools.partial(surrogate, eps_low=args.eps_low, eps_high=args.eps_high)
+    ppo_klip_continuous.surrogate = lambda *batch: surrogate(*batch, eps_low=args.eps_low, eps_high=args.eps_high)
     ppo_klip_continuous.train(args)

@@ -1,10 +1,9 @@
 """Dual-clip PPO (Ye et al. 2020, arXiv 1912.09729), as a KL penalty with a coefficient per sample.
 
 Published, per sample:     max(min(w Â, clip(w, 1-ε, 1+ε) Â), c Â) where Â < 0, PPO-Clip elsewhere, c = 3
-The same as w Â - β_t KL:  β_t = -w Â  where PPO-Clip has it, and where w > c, Â < 0,   0 elsewhere, held constant
+Gradient of w Â - β_t KL:  β_t = -w Â  where PPO-Clip has it, and where w > c, Â < 0,   0 elsewhere, held constant
 """
 
-import functools
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -36,5 +35,5 @@ def surrogate(new_logprob, old_logprob, advantages, clip_coef, c=3.0):
 
 if __name__ == "__main__":
     args = tyro.cli(Args)
-    ppo_klip_continuous.surrogate = functools.partial(surrogate, c=args.c)
+    ppo_klip_continuous.surrogate = lambda *batch: surrogate(*batch, c=args.c)
     ppo_klip_continuous.train(args)

@@ -1,7 +1,7 @@
 """No trust region: the surrogate that PPO clips, L^CPI in Schulman et al. 2017, arXiv 1707.06347.
 
 Published, per sample:     w Â
-The same as w Â - β_t KL:  β_t = 0 (ε is of the value loss and the tags alone)
+Gradient of w Â - β_t KL:  β_t = 0 (ε is of the value loss and the tags alone)
 """
 
 import sys

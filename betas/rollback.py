@@ -1,10 +1,9 @@
 """PPO-RB, PPO with rollback (Wang et al. 2019, arXiv 1903.07940), as a KL penalty with a coefficient per sample.
 
 Published, per sample:     min(w Â, F(w) Â), F(w) = w in the band, beyond an edge a line of slope -α from there, α = 0.3
-The same as w Â - β_t KL:  β_t = -(1+α) w Â  where w > 1+ε, Â > 0  or  w < 1-ε, Â < 0,   0 elsewhere, held constant
+Gradient of w Â - β_t KL:  β_t = -(1+α) w Â  where w > 1+ε, Â > 0  or  w < 1-ε, Â < 0,   0 elsewhere, held constant
 """
 
-import functools
 import sys
 from pathlib import Path
 
@@ -35,5 +34,5 @@ def surrogate(new_logprob, old_logprob, advantages, clip_coef, alpha=0.3):
 
 if __name__ == "__main__":
     args = tyro.cli(Args)
-    ppo_klip_continuous.surrogate = functools.partial(surrogate, alpha=args.alpha)
+    ppo_klip_continuous.surrogate = lambda *batch: surrogate(*batch, alpha=args.alpha)
     ppo_klip_continuous.train(args)

@@ -1,10 +1,9 @@
 """SAPO, Soft Adaptive Policy Optimization (Gao et al. 2025, arXiv 2511.20347), as a KL penalty with β per sample.
 
 Published, per sample:     (4/τ) σ(τ (w - 1)) Â, τ = 1 where Â > 0, 1.05 elsewhere
-The same as w Â - β_t KL:  β_t = -w Â (1 - 4 p (1 - p)), p = σ(τ (w - 1)), held constant
+Gradient of w Â - β_t KL:  β_t = -w Â (1 - 4 p (1 - p)), p = σ(τ (w - 1)), held constant
 """
 
-import functools
 import sys
 from pathlib import Path
 
@@ -36,5 +35,5 @@ def surrogate(new_logprob, old_logprob, advantages, clip_coef, tau_pos=1.0, tau_
 
 if __name__ == "__main__":
     args = tyro.cli(Args)
-    ppo_klip_continuous.surrogate = functools.partial(surrogate, tau_pos=args.tau_pos, tau_neg=args.tau_neg)
+    ppo_klip_continuous.surrogate = lambda *batch: surrogate(*batch, tau_pos=args.tau_pos, tau_neg=args.tau_neg)
     ppo_klip_continuous.train(args)
