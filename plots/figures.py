@@ -270,16 +270,13 @@ def partition(runs, curves):
                 table = wide(curves, task, variant, name)
                 if len(table):
                     draw_mean(ax, table, variant)
-            if name == "kill" and task in stats.PAPER.index and not np.isnan(stats.PAPER.loc[task, "kill_peak"]):
-                ax.axhline(stats.PAPER.loc[task, "kill_peak"], color="0.5", linewidth=1.2, linestyle=(0, (2, 2)), zorder=1.8)
             ax.set_ylabel(f"share in {label}")
             ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
             ax.yaxis.set_major_locator(MaxNLocator(4))
             ax.set_ylim(*((None, 1) if name == "in" else (0, None)))
             steps_axis(ax, task == tasks[-1])
         row_title(row, f"{task}, {seeds(runs, task)}")
-    note = f"Shares of all samples of an iteration's minibatches, mean over seeds ({SMOOTHED}). "
-    note += "Grey dashes: the peak of the paper's PPO-Clip."
+    note = f"Shares of all samples of an iteration's minibatches, mean over seeds ({SMOOTHED})."
     return finish(figure, note, variants)
 
 

@@ -155,7 +155,7 @@ def main(args):
     data_sha256 = collect.sha256(out / "results")
     for name, figure in drawn.items():
         save(figure, out, name, data_sha256)
-    sections = stats.sections(runs, every_run)
+    sections = stats.sections(runs, every_run, curves)
     collect.write(out / "results.md", results_page(sections).encode())
     collect.write(out / "final_return.tex", stats.latex(stats.final_returns(runs)).encode())
     for path in documents(out):

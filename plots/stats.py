@@ -286,7 +286,7 @@ NOTE = (
 )
 
 
-def sections(runs, every_run):
+def sections(runs, every_run, curves):
     """What the documents say of the results, as Markdown by name: tables, and numbers to stand within a sentence; empty
     where there are no such runs."""
     same, main, betas = triples(runs), main_runs(runs), betas_runs(runs)
@@ -295,6 +295,7 @@ def sections(runs, every_run):
         "final_return": markdown(final_returns(runs)) + f"\n\n{NOTE}",
         "final_return_untested": markdown(final_returns(runs, tests=False)) + f"\n\n{CELLS_NOTE}",
         "triples": f"{same.sum()} of {len(same)}",
+        "kill_peak": kill_peak_table(main, curves),
         "aggregate": aggregate_table(main),
         "breakout": breakout_table(main),
         "betas": betas_table(betas),
@@ -338,6 +339,17 @@ def breakout_table(runs):
         span = binomtest(above, seeds).proportion_ci(method="wilson")
         shares = [number(100 * share) for share in (above / seeds, span.low, span.high)]
         rows.append([names.get(variant, variant), f"{seeds}", f"{above}", f"{shares[0]} %", f"{shares[1]} to {shares[2]} %"])
+    return markdown(rows, labels=1) if len(rows) > 1 else ""
+
+
+def kill_peak_table(runs, curves):
+    """The largest share of I_kill in an iteration of clip, of the mean over seeds, where the paper's is known."""
+    rows = [["task", "ours", "paper"]]
+    for task in in_order(PAPER.index[PAPER["kill_peak"].notna()], TASKS):
+        of_clip = runs[(runs["env_id"] == task) & (runs["variant"] == "clip") & (runs["steps"] == PAPER.loc[task, "steps"])]
+        if len(of_clip):
+            shares = curves[curves["run"].isin(of_clip["run"])].groupby("global_step")["kill"].mean()
+            rows.append([task, f"{100 * shares.max():.1f} % ({len(of_clip)})", f"{100 * PAPER.loc[task, 'kill_peak']:.1f} % (5)"])
     return markdown(rows, labels=1) if len(rows) > 1 else ""
 
 

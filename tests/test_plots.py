@@ -557,12 +557,21 @@ def test_sections_are_filled_into_documents(capsys):
     assert "error: <!-- results: absent -->" in capsys.readouterr().err
 
 
+def test_the_peak_of_the_killed_share_is_that_of_the_mean_over_seeds():
+    names = {"run": list("abcd"), "variant": ["clip", "clip", "klip", "clip"], "steps": [10**6] * 3 + [10**5]}
+    runs = pd.DataFrame({**names, "env_id": ["Hopper-v4"] * 2 + ["Ant-v4"] * 2})  # Ant-v4's clip is shorter than the paper's
+    shares = {"run": list("aabbcd"), "global_step": [1, 2, 1, 2, 1, 1], "kill": [0.1, 0.4, 0.3, 0.2, 0.9, 0.8]}
+    table = stats.kill_peak_table(runs, pd.DataFrame(shares))
+    assert table.splitlines()[2:] == ["| Hopper-v4 | 30.0 % (2) | 10.7 % (5) |"]
+
+
 def test_what_is_committed_follows_from_the_committed_data():
     """The tables and numbers, to the letter; pictures by the hash of the data in them, since their bytes depend on how
     matplotlib was built. If it fails: python plots/make.py --redraw"""
     plots = ROOT / "plots"
-    runs, every_run, _ = stats.select(collect.load(plots / "results")[0])
-    sections = stats.sections(runs, every_run)
+    every_run, curves = collect.load(plots / "results")
+    runs, every_run, _ = stats.select(every_run)
+    sections = stats.sections(runs, every_run, curves)
     assert (plots / "results.md").read_text() == make.results_page(sections)
     assert (plots / "final_return.tex").read_text() == stats.latex(stats.final_returns(runs))
     for path in make.documents(plots):
