@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 PAPER = pd.read_csv(HERE / "paper_table.csv", comment="#", index_col="task")
 RANDOM = pd.read_csv(HERE / "random_policy.csv", comment="#", index_col="task")["mean"]
 BIMODAL, BREAKOUT = "HalfCheetah-v4", 3000
-LEVEL = 0.05
+TEST, LEVEL = "Welch's test", 0.05
 
 
 def in_order(names, order):
@@ -265,7 +265,7 @@ def final_returns(runs, tests=True):
             rows.append(["", "paper", *(published.get(v, "—") for v in variants), ""])
             if tests and set(of_task["steps"]) == {PAPER.loc[task, "steps"]}:
                 verdicts = {v: verdict(welch(cells[v], *paper[v])) for v in paper}
-                rows.append(["", "Welch's test", *(verdicts.get(v, "—") for v in variants), ""])
+                rows.append(["", TEST, *(verdicts.get(v, "—") for v in variants), ""])
     return rows
 
 
@@ -291,9 +291,11 @@ def sections(runs, every_run, curves):
     where there are no such runs."""
     same, main, betas = triples(runs), main_runs(runs), betas_runs(runs)
     points = knob_points(runs, every_run)
+    tests = [text for row in final_returns(runs) if row[1] == TEST for text in row[2:-1] if text != "—"]
     return {
         "final_return": markdown(final_returns(runs)) + f"\n\n{NOTE}",
         "final_return_untested": markdown(final_returns(runs, tests=False)) + f"\n\n{CELLS_NOTE}",
+        "differing": f"{sum('differs' in text for text in tests)} of {len(tests)}",
         "triples": f"{same.sum()} of {len(same)}",
         "kill_peak": kill_peak_table(main, curves),
         "aggregate": aggregate_table(main),
