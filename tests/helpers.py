@@ -93,14 +93,20 @@ def run_all(folder, commands, **variables):
 
 
 def run_in_turn(folder, commands):
-    """The same, one after the other in one process: importing torch takes longer than a short training."""
+    """The same, one after the other in each of two processes: importing torch takes longer than a short training."""
     cwds = {name: folder / name.replace(" ", "_") for name in commands}
     for cwd in cwds.values():
         cwd.mkdir()
-    plan = json.dumps([(str(cwds[name]), *command(*commands[name])[1:]) for name in commands])
-    done = subprocess.run([sys.executable, ROOT / "tests/in_turn.py"], input=plan, env=environment(), text=True, check=False)
+
+    def half(names):
+        plan = json.dumps([(str(cwds[name]), *command(*commands[name])[1:]) for name in names])
+        in_turn = [sys.executable, ROOT / "tests/in_turn.py"]
+        return subprocess.run(in_turn, input=plan, env=environment(), text=True, check=False).returncode
+
+    with ThreadPoolExecutor(2) as pool:
+        codes = list(pool.map(half, (list(cwds)[::2], list(cwds)[1::2])))
     runs = {name: Run(cwd, 0, *((cwd / f"std{kind}").read_text() for kind in ("out", "err"))) for name, cwd in cwds.items()}
-    assert done.returncode == 0, [run.stderr for run in runs.values()]
+    assert codes == [0, 0], [run.stderr for run in runs.values()]
     return runs
 
 

@@ -37,7 +37,7 @@ import ppo_klip_cartpole
 import ppo_klip_continuous
 import ppo_phi_continuous
 
-CONTINUOUS = {"env_id": "Pendulum-v1", "compile": False, "total_timesteps": 1024, "num_steps": 256}
+CONTINUOUS = {"env_id": "Pendulum-v1", "compile": False, "total_timesteps": 1024, "num_steps": 256, "num_minibatches": 4}
 DISCRETE = {"total_timesteps": 1024, "num_steps": 32, "num_minibatches": 2}
 
 
