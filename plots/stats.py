@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import report
-from scipy.stats import binomtest, bootstrap, trim_mean, ttest_ind_from_stats
+from scipy.stats import binomtest, bootstrap, norm, t, trim_mean, ttest_ind_from_stats
 
 import ppo_clip_continuous
 import ppo_kl_scalar_continuous
@@ -229,6 +229,20 @@ def welch(ours, mean, std, n=5):
     return ttest_ind_from_stats(ours.mean(), ours.std(), len(ours), *published, equal_var=False).pvalue
 
 
+def beside_clip(ours, task, variant):
+    """What a task's runs of a variant return beside clip's: ours, the paper's, the difference of these two differences,
+    half its 95 % interval and the p value that it is 0; the last two NaN if fewer than two runs of either finished."""
+    published = {v: (PAPER.loc[task, f"{v}_mean"], PAPER.loc[task, f"{v}_std"] ** 2 / 4, 5) for v in (variant, "clip")}
+    returns = {v: ours.loc[ours["variant"] == v, "final_return"].dropna() for v in (variant, "clip")}
+    trained = {v: (x.mean(), x.var() / max(len(x), 1), len(x)) for v, x in returns.items()}
+    means, squares, counts = np.array([side[v] for side in (trained, published) for v in (variant, "clip")], float).T
+    here, there = means[0] - means[1], means[2] - means[3]
+    if counts.min() < 2:
+        return here, there, here - there, np.nan, np.nan
+    error, freedom = np.sqrt(squares.sum()), squares.sum() ** 2 / (squares**2 / (counts - 1)).sum()  # Welch-Satterthwaite
+    return here, there, here - there, error * t.isf(0.025, freedom), 2 * t.sf(abs(here - there) / error, freedom)
+
+
 def number(value, digits=0):
     """Rounded twice, so that a last bit that differs between processors does not show."""
     return f"{round(float(value), 9):,.{digits}f}"
@@ -296,6 +310,7 @@ def sections(runs, every_run, curves):
         "final_return": markdown(final_returns(runs)) + f"\n\n{NOTE}",
         "final_return_untested": markdown(final_returns(runs, tests=False)) + f"\n\n{CELLS_NOTE}",
         "differing": f"{sum('differs' in text for text in tests)} of {len(tests)}",
+        "beside_clip": beside_clip_table(main),
         "triples": f"{same.sum()} of {len(same)}",
         "kill_peak": kill_peak_table(main, curves),
         "aggregate": aggregate_table(main),
@@ -329,6 +344,25 @@ def aggregate_table(runs):
 
 
 SCORE_NOTE = "Score: 0 is a random policy, 1 the paper's PPO-Clip; a run that diverged scores 0."
+
+
+def beside_clip_table(runs):
+    """The scalar penalties beside clip, here and in the paper, and Stouffer's test over the tasks."""
+    runs, variants = merged(runs)[0], MAIN[3:]
+    rows = [["task", *(f"{v} − clip, {of}" for v in variants for of in ("ours", "paper", "difference"))]]
+    zs = []
+    for task in in_order(PAPER.index, TASKS):
+        ours = runs[runs["env_id"] == task]
+        found = [beside_clip(ours, task, v) for v in variants]
+        if set(ours["steps"]) == {PAPER.loc[task, "steps"]} and not np.isnan(found).any():
+            texts = [[number(here), number(there), f"{number(d)} ± {number(half)}"] for here, there, d, half, _ in found]
+            rows.append([task, *np.ravel(texts)])
+            zs.append([np.sign(d) * norm.isf(p / 2) for _, _, d, _, p in found])
+    if not zs:
+        return ""
+    overall = np.sum(zs, 0) / np.sqrt(len(zs))
+    rows.append(["all", *np.ravel([["", "", f"z = {number(z, 1)}, {verdict(2 * norm.sf(abs(z)))}"] for z in overall])])
+    return markdown(rows, labels=1)
 
 
 def breakout_table(runs):

@@ -457,6 +457,25 @@ def test_welch_against_samples_with_the_published_moments():
     assert np.isnan(stats.welch(ours[:1], 2616, 208))
 
 
+def test_beside_clip_is_welchs_test_where_clip_does_not_vary(monkeypatch):
+    """And the spread of all four means counts where it does."""
+    paper = stats.PAPER.copy()
+    paper.loc["Hopper-v4", ["clip_mean", "clip_std", "kl_fixed_mean", "kl_fixed_std"]] = [2500, 0, 2616, 208]
+    monkeypatch.setattr(stats, "PAPER", paper)
+    returns = [1500.0, 2300.0, 2100.0, 1300.0]
+    runs = rows_of({("Hopper-v4", "kl_fixed"): dict(enumerate(returns)), ("Hopper-v4", "clip"): dict.fromkeys(range(5), 2700.0)})
+    sample = np.array([-1.5, -0.5, 0.0, 0.5, 1.5])
+    published = 2616 + 208 * sample / sample.std()
+    test = scipy.stats.ttest_ind(np.array(returns) - 2700, published - 2500, equal_var=False)
+    here, there, difference, half, p = stats.beside_clip(runs, "Hopper-v4", "kl_fixed")
+    assert (here, there, difference) == (-900, 116, -1016)
+    assert p == pytest.approx(test.pvalue)
+    assert (difference - half, difference + half) == pytest.approx(tuple(test.confidence_interval()))
+    paper.loc["Hopper-v4", "clip_std"] = 500
+    assert stats.beside_clip(runs, "Hopper-v4", "kl_fixed")[3] > half
+    assert np.isnan(stats.beside_clip(runs[:1], "Hopper-v4", "kl_fixed")[3:]).all()
+
+
 @pytest.mark.parametrize("steps", [1_000_000, 102_400])
 def test_only_runs_as_long_as_the_papers_are_tested_against_them(steps):
     runs = rows_of({("Hopper-v4", "kl_fixed"): {0: 2000.0, 1: 2100.0}}, steps=steps, params_sha256="")
