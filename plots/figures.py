@@ -421,6 +421,31 @@ def final_returns(runs):
     return finish(figure, note + "deviation over 5 seeds.")
 
 
+def paper_curves(runs, curves):
+    """Our curves and the paper's, a row a task, a column a variant, of runs as long as the paper's; None without any."""
+    runs = runs[runs["steps"] == runs["env_id"].map(stats.PAPER["steps"])]
+    curves = curves[curves["run"].isin(runs["run"])]
+    tasks, variants = stats.in_order(runs["env_id"], stats.TASKS), [stats.MAIN[0], *stats.MAIN[3:]]
+    if not tasks:
+        return None
+    figure, axes = grid(len(tasks), len(variants), 1.05, sharex="row", sharey="row")
+    for row, task in zip(axes, tasks):
+        for ax, variant in zip(row, variants):
+            table, color = wide(curves, task, variant, "episodic_return", points=80), style(variant)["color"]
+            mean, std = table.mean(axis=1), table.std(axis=1, ddof=0)
+            ax.fill_between(table.index, mean - std, mean + std, color=color, alpha=0.25, linewidth=0)
+            ax.plot(table.index, mean, color=color, linewidth=2.5)
+            published = stats.PAPER_CURVES[(stats.PAPER_CURVES["task"] == task) & (stats.PAPER_CURVES["variant"] == variant)]
+            ax.plot(published["global_step"], published["episodic_return"], color="black", linewidth=1, zorder=3)
+            steps_axis(ax, task == tasks[-1])
+        row_title(row, f"{task}, {seeds_of(runs, task)}")
+    figure.supylabel("episodic return", fontsize=10)
+    handles = [Line2D([], [], color=style(v)["color"], linewidth=2.5, label=v) for v in variants]
+    handles.append(Line2D([], [], color="black", linewidth=1, label="paper"))
+    note = f"Ours: mean ± one standard deviation ({SMOOTHED}). Paper: mean over 5 seeds, every few iterations."
+    return finish(figure, note, handles=handles)
+
+
 def knobs(runs, every_run):
     points = stats.knob_points(runs, every_run)
     if points.empty:

@@ -103,6 +103,7 @@ def pictures(runs, every_run, curves):
     for name in ("overview", "learning_curves", "identity", "partition", "beta"):
         drawn[name] = getattr(figures, name)(alike, alike_curves) if len(alike) else None
     drawn |= {"final_returns": figures.final_returns(main), "aggregate": figures.aggregate(main)}
+    drawn["paper_curves"] = figures.paper_curves(main, curves)
     for name in figures.MULTIPLES:
         drawn[f"betas_{name}"] = figures.small_multiples(betas, betas_curves, name) if len(betas) else None
     drawn |= {"betas_final_returns": figures.final_returns(betas), "betas_aggregate": figures.aggregate(betas)}

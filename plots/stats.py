@@ -22,6 +22,7 @@ DEFAULTS = asdict(ppo_kl_scalar_continuous.Args())
 SHARED = asdict(ppo_clip_continuous.Args()).keys()
 HERE = Path(__file__).parent
 PAPER = pd.read_csv(HERE / "paper_table.csv", comment="#", index_col="task")
+PAPER_CURVES = pd.read_csv(HERE / "paper_curves.csv", comment="#")
 RANDOM = pd.read_csv(HERE / "random_policy.csv", comment="#", index_col="task")["mean"]
 BIMODAL, BREAKOUT = "HalfCheetah-v4", 3000
 TEST, LEVEL = "Welch's test", 0.05
@@ -347,7 +348,7 @@ SCORE_NOTE = "Score: 0 is a random policy, 1 the paper's PPO-Clip; a run that di
 
 
 def beside_clip_table(runs):
-    """The scalar penalties beside clip, here and in the paper, and Stouffer's test over the tasks."""
+    """The scalar penalties beside clip, here and in the paper."""
     runs, variants = merged(runs)[0], MAIN[3:]
     rows = [["task", *(f"{v} − clip, {of}" for v in variants for of in ("ours", "paper", "difference"))]]
     zs = []
@@ -362,7 +363,11 @@ def beside_clip_table(runs):
         return ""
     overall = np.sum(zs, 0) / np.sqrt(len(zs))
     rows.append(["all", *np.ravel([["", "", f"z = {number(z, 1)}, {verdict(2 * norm.sf(abs(z)))}"] for z in overall])])
-    return markdown(rows, labels=1)
+    note = (
+        "Difference: ours minus the paper's, ± half its 95 % interval (Welch-Satterthwaite, from the spread of all four "
+        "means). Last row: Stouffer's test over the tasks, negative where a scalar penalty does worse here."
+    )
+    return markdown(rows, labels=1) + f"\n\n{note}"
 
 
 def breakout_table(runs):

@@ -597,7 +597,7 @@ def test_what_is_committed_follows_from_the_committed_data():
         assert path.read_text() == make.filled(path.read_text(), sections)
     data_sha256 = collect.sha256(plots / "results")
     names = {path.stem for path in plots.glob("*.png")} - set(make.THEORY)
-    assert names >= {"overview", "learning_curves", "identity", "partition", "beta", "final_returns", "aggregate"}
+    assert names >= {"overview", "learning_curves", "identity", "partition", "beta", "final_returns", "aggregate", "paper_curves"}
     for name in names:
         assert Image.open(plots / f"{name}.png").text["Source"] == data_sha256
         assert data_sha256 in (plots / f"{name}.svg").read_text()
