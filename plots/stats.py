@@ -317,6 +317,7 @@ def sections(runs, every_run, curves):
         "aggregate": aggregate_table(main),
         "breakout": breakout_table(main),
         "betas": betas_table(betas),
+        "betas_region": betas_region_table(betas, curves),
         "betas_aggregate": aggregate_table(betas),
         "knobs": "\n\n".join(knob_table(knob, of_knob) for knob, of_knob in points.groupby("knob")),
         "cost": cost_table(every_run),
@@ -400,6 +401,20 @@ def betas_table(runs):
     for variant in in_order(runs["variant"], ORDER):
         of_variant = runs[runs["variant"] == variant]
         rows.append([variant, *(cell(of_variant[of_variant["env_id"] == task]) for task in tasks)])
+    return markdown(rows, labels=1) if tasks else ""
+
+
+def betas_region_table(runs, curves):
+    """How far the policy moves in an iteration: medians over the iterations of all seeds, which no single one decides."""
+    tasks = in_order(runs["env_id"], TASKS)
+    rows = [["coefficient", *tasks]]
+    for variant in in_order(runs["variant"], ORDER):
+        rows.append([variant])
+        for task in tasks:
+            names = runs.loc[(runs["variant"] == variant) & (runs["env_id"] == task), "run"]
+            medians = curves.loc[curves["run"].isin(names), ["approx_kl", "in"]].median()
+            known = medians.notna().all()
+            rows[-1].append(f"{number(medians['approx_kl'], 3)}, {number(100 - 100 * medians['in'])} %" if known else "—")
     return markdown(rows, labels=1) if tasks else ""
 
 

@@ -584,6 +584,15 @@ def test_the_peak_of_the_killed_share_is_that_of_the_mean_over_seeds():
     assert table.splitlines()[2:] == ["| Hopper-v4 | 30.0 % (2) | 10.7 % (5) |"]
 
 
+def test_how_far_the_policy_moves_is_a_median_over_iterations_and_seeds():
+    runs = pd.DataFrame({"run": list("abc"), "variant": ["clip", "spo", "spo"], "env_id": ["Hopper-v4", "Hopper-v4", "Ant-v4"]})
+    curves = pd.DataFrame({"run": list("aaabbb"), "approx_kl": [0.1, 0.2, 9, 0.01, 0.03, np.nan], "in": [1, 0.5, 0.75, 0.9, 0.8, 0.8]})
+    assert stats.betas_region_table(runs, curves).splitlines()[2:] == [
+        "| clip | 0.200, 25 % | — |",
+        "| spo | 0.020, 20 % | — |",
+    ]
+
+
 def test_what_is_committed_follows_from_the_committed_data():
     """The tables and numbers, to the letter; pictures by the hash of the data in them, since their bytes depend on how
     matplotlib was built. If it fails: python plots/make.py --redraw"""
