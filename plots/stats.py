@@ -401,7 +401,12 @@ def betas_table(runs):
     for variant in in_order(runs["variant"], ORDER):
         of_variant = runs[runs["variant"] == variant]
         rows.append([variant, *(cell(of_variant[of_variant["env_id"] == task]) for task in tasks)])
-    return markdown(rows, labels=1) if tasks else ""
+    clip = runs[runs["variant"] == "clip"].set_index(["env_id", "seed"])["params_sha256"]
+    same = [r.variant != "clip" and r.params_sha256 == clip.get((r.env_id, r.seed), "") != "" for r in runs.itertuples()]
+    counts = runs[same].groupby(["variant", "env_id"]).size()
+    like_clip = ", ".join(f"{variant} on {task} {count}" for (variant, task), count in counts.items())
+    note = f"\n\nRuns that ended with the parameters of clip's run of that seed, bit for bit: {like_clip}." if like_clip else ""
+    return markdown(rows, labels=1) + note if tasks else ""
 
 
 def betas_region_table(runs, curves):

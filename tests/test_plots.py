@@ -584,6 +584,14 @@ def test_the_peak_of_the_killed_share_is_that_of_the_mean_over_seeds():
     assert table.splitlines()[2:] == ["| Hopper-v4 | 30.0 % (2) | 10.7 % (5) |"]
 
 
+def test_runs_that_never_left_the_clip_are_named():
+    returns = {("Hopper-v4", "clip"): {0: 1, 1: 2}, ("Hopper-v4", "dual_clip"): {0: 1, 1: 2}, ("Ant-v4", "spo"): {0: 3}}
+    runs = rows_of(returns)
+    for hashes, named in ((["a", "b", "a", "c", "a"], "dual_clip on Hopper-v4 1."), (["a", "", "c", "", ""], None)):
+        note = stats.betas_table(runs.assign(params_sha256=hashes)).splitlines()[-1]
+        assert note.startswith("| spo |") if named is None else note.endswith(f"bit for bit: {named}")
+
+
 def test_how_far_the_policy_moves_is_a_median_over_iterations_and_seeds():
     runs = pd.DataFrame({"run": list("abc"), "variant": ["clip", "spo", "spo"], "env_id": ["Hopper-v4", "Hopper-v4", "Ant-v4"]})
     curves = pd.DataFrame({"run": list("aaabbb"), "approx_kl": [0.1, 0.2, 9, 0.01, 0.03, np.nan], "in": [1, 0.5, 0.75, 0.9, 0.8, 0.8]})
