@@ -397,6 +397,8 @@ def kill_peak_table(runs, curves):
 
 def betas_table(runs):
     tasks = in_order(runs["env_id"], TASKS)
+    if not tasks:
+        return ""
     rows = [["coefficient", *tasks]]
     for variant in in_order(runs["variant"], ORDER):
         of_variant = runs[runs["variant"] == variant]
@@ -406,7 +408,7 @@ def betas_table(runs):
     counts = runs[same].groupby(["variant", "env_id"]).size()
     like_clip = ", ".join(f"{variant} on {task} {count}" for (variant, task), count in counts.items())
     note = f"\n\nRuns that ended with the parameters of clip's run of that seed, bit for bit: {like_clip}." if like_clip else ""
-    return markdown(rows, labels=1) + note if tasks else ""
+    return markdown(rows, labels=1) + note
 
 
 def betas_region_table(runs, curves):

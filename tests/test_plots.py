@@ -592,6 +592,13 @@ def test_runs_that_never_left_the_clip_are_named():
         assert note.startswith("| spo |") if named is None else note.endswith(f"bit for bit: {named}")
 
 
+def test_without_other_variants_there_is_nothing_to_say_of_them(data):
+    every_run, _, curves = data
+    sections = stats.sections(stats.main_runs(every_run), stats.main_runs(every_run), curves)
+    assert [name for name, part in sections.items() if name.startswith("betas") and part] == []
+    assert sections["final_return"]
+
+
 def test_how_far_the_policy_moves_is_a_median_over_iterations_and_seeds():
     runs = pd.DataFrame({"run": list("abc"), "variant": ["clip", "spo", "spo"], "env_id": ["Hopper-v4", "Hopper-v4", "Ant-v4"]})
     curves = pd.DataFrame({"run": list("aaabbb"), "approx_kl": [0.1, 0.2, 9, 0.01, 0.03, np.nan], "in": [1, 0.5, 0.75, 0.9, 0.8, 0.8]})
