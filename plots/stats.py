@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import report
-from scipy.stats import binomtest, bootstrap, norm, t, trim_mean, ttest_ind_from_stats
+from scipy.stats import binomtest, bootstrap, norm, t, trim_mean, ttest_ind, ttest_ind_from_stats
 
 import ppo_clip_continuous
 import ppo_kl_scalar_continuous
@@ -18,6 +18,7 @@ MAIN = [*FORMS, "kl_fixed", "kl_adaptive"]
 VARIANTS = report.names("VARIANTS")
 ORDER = [*VARIANTS, "clip_higher", "dual_clip", "rollback", "spo", "sapo", "cispo", "soft", "none"]
 TASKS = report.names("TASKS")
+KNOBS = report.names("KNOBS")
 DEFAULTS = asdict(ppo_kl_scalar_continuous.Args())
 SHARED = asdict(ppo_clip_continuous.Args()).keys()
 HERE = Path(__file__).parent
@@ -306,21 +307,25 @@ def sections(runs, every_run, curves):
     where there are no such runs."""
     same, main, betas = triples(runs), main_runs(runs), betas_runs(runs)
     points = knob_points(runs, every_run)
+    swept = points["knob"].isin(KNOBS)
     tests = [text for row in final_returns(runs) if row[1] == TEST for text in row[2:-1] if text != "—"]
     return {
         "final_return": markdown(final_returns(runs)) + f"\n\n{NOTE}",
         "final_return_untested": markdown(final_returns(runs, tests=False)) + f"\n\n{CELLS_NOTE}",
         "differing": f"{sum('differs' in text for text in tests)} of {len(tests)}",
         "beside_clip": beside_clip_table(main),
+        "beside_clip_later_seeds": beside_clip_table(main[main["seed"] > 4]),  # that did not raise the question
         "triples": f"{same.sum()} of {len(same)}",
         "kill_peak": kill_peak_table(main, curves),
         "aggregate": aggregate_table(main),
         "breakout": breakout_table(main),
         "betas": betas_table(betas),
+        "betas_tests": betas_tests_table(betas),
         "betas_region": betas_region_table(betas, curves),
         "betas_aggregate": aggregate_table(betas),
-        "knobs": "\n\n".join(knob_table(knob, of_knob) for knob, of_knob in points.groupby("knob")),
-        "cost": cost_table(every_run),
+        "knobs": knob_tables(points[swept]),
+        "settings": knob_tables(points[~swept]),
+        "cost": cost_table(runs, every_run),
         "runs": f"{len(every_run):,}",
         "core_hours": number(every_run["wall_time_s"].sum() / 3600, 1),
         "versions": "; ".join(sorted(set(every_run["versions"]))),
@@ -411,6 +416,18 @@ def betas_table(runs):
     return markdown(rows, labels=1) + note
 
 
+def betas_tests_table(runs):
+    """Welch's test between each coefficient's final returns and clip's, of those that finished."""
+    tasks = in_order(runs["env_id"], TASKS)
+    returns = runs.dropna(subset="final_return").groupby(["variant", "env_id"])["final_return"].agg(list)
+    rows = [["coefficient", *tasks]]
+    for variant in in_order(runs.loc[runs["variant"] != "clip", "variant"], ORDER):
+        sides = [(returns.get((variant, task), []), returns.get(("clip", task), [])) for task in tasks]
+        enough = [min(map(len, side)) > 1 for side in sides]
+        rows.append([variant, *(verdict(ttest_ind(*side, equal_var=False).pvalue if yes else np.nan) for side, yes in zip(sides, enough))])
+    return markdown(rows, labels=1) if "clip" in set(runs["variant"]) else ""
+
+
 def betas_region_table(runs, curves):
     """How far the policy moves in an iteration: medians over the iterations of all seeds, which no single one decides."""
     tasks = in_order(runs["env_id"], TASKS)
@@ -425,6 +442,10 @@ def betas_region_table(runs, curves):
     return markdown(rows, labels=1) if tasks else ""
 
 
+def knob_tables(points):
+    return "\n\n".join(knob_table(knob, of_knob) for knob, of_knob in points.groupby("knob"))
+
+
 def knob_table(knob, points):
     values = sorted(set(points["value"]), key=lambda value: (isinstance(value, str), value))
     rows = [["task", "variant", *(f"`--{knob.replace('_', '-')} {value}`" for value in values)]]
@@ -436,14 +457,15 @@ def knob_table(knob, points):
     return markdown(rows)
 
 
-def cost_table(runs):
+def cost_table(runs, every_run):
+    """Core-hours of all runs; steps per second of those that are compared, for other settings have other rates."""
     rows = [["task", "runs", "steps of a run", "core-hours", "steps per second (median)"]]
     for task in in_order(runs["env_id"], TASKS):
-        of_task = runs[runs["env_id"] == task]
+        of_task = every_run[every_run["env_id"] == task]
         steps = " to ".join(f"{n:,}" for n in dict.fromkeys((of_task["steps"].min(), of_task["steps"].max())))
-        hours, rate = number(of_task["wall_time_s"].sum() / 3600, 2), number(of_task["sps"].median())
+        hours, rate = number(of_task["wall_time_s"].sum() / 3600, 2), number(runs.loc[runs["env_id"] == task, "sps"].median())
         rows.append([task, f"{len(of_task)}", steps, hours, rate])
-    rows.append(["all", f"{len(runs)}", "", number(runs["wall_time_s"].sum() / 3600, 2), ""])
+    rows.append(["all", f"{len(every_run)}", "", number(every_run["wall_time_s"].sum() / 3600, 2), ""])
     return markdown(rows, labels=1)
 
 

@@ -343,8 +343,8 @@ def test_a_data_set_that_cannot_be_read_is_one_line(made, tmp_path, capsys, dama
     assert line.startswith(f"error: {results / 'runs.csv' if 'runs' in damage else curve} cannot be read")
 
 
-def test_other_arguments_are_not_averaged(made, data):
-    runs, every_run, _ = data
+def test_other_arguments_are_not_averaged(made, data, monkeypatch):
+    runs, every_run, curves = data
     assert "not compared: CartPole-v1, clip: runs with another clip_coef: 1\n" in made.stderr
     assert "knob/clip" not in set(runs["run"])
     points = stats.knob_points(runs, every_run)
@@ -355,6 +355,10 @@ def test_other_arguments_are_not_averaged(made, data):
     head, row = table(made.out / "results.md", "Knobs")
     assert head == ["task", "variant", "`--clip-coef 0.1`", "`--clip-coef 0.2`"]
     assert row == ["CartPole-v1", "clip", *(f"{value:,.0f} (1)" for value in expected.values())]
+    sections = stats.sections(runs, every_run, curves)
+    monkeypatch.setattr(stats, "KNOBS", ["beta"])  # what ./benchmark.sh knobs does not sweep is a setting
+    swapped = stats.sections(runs, every_run, curves)
+    assert (swapped["knobs"], swapped["settings"]) == (sections["settings"], sections["knobs"]) == ("", sections["knobs"])
 
 
 def test_the_most_steps_are_preferred_then_the_most_runs_then_the_defaults():
@@ -590,6 +594,16 @@ def test_runs_that_never_left_the_clip_are_named():
     for hashes, named in ((["a", "b", "a", "c", "a"], "dual_clip on Hopper-v4 1."), (["a", "", "c", "", ""], None)):
         note = stats.betas_table(runs.assign(params_sha256=hashes)).splitlines()[-1]
         assert note.startswith("| spo |") if named is None else note.endswith(f"bit for bit: {named}")
+
+
+def test_each_coefficient_is_tested_beside_clip():
+    clip, spo = {0: 3.0, 1: 5.0, 2: 4.5, 3: None}, {0: 1.0, 1: 2.0, 2: 1.5}
+    returns = {("Hopper-v4", "clip"): clip, ("Hopper-v4", "spo"): spo, ("Hopper-v4", "none"): {0: 1}, ("Ant-v4", "spo"): {0: 3, 1: 4}}
+    p = scipy.stats.ttest_ind([3, 5, 4.5], [1, 2, 1.5], equal_var=False).pvalue
+    assert stats.betas_tests_table(rows_of(returns)).splitlines()[2:] == [
+        f"| spo | p = {p:.2g}, differs | — |",
+        "| none | — | — |",
+    ]
 
 
 def test_without_other_variants_there_is_nothing_to_say_of_them(data):
