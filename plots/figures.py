@@ -446,8 +446,7 @@ def paper_curves(runs, curves):
     return finish(figure, note, handles=handles)
 
 
-def knobs(runs, every_run):
-    points = stats.knob_points(runs, every_run)
+def knobs(runs, points):
     if points.empty:
         return None
     names, tasks = sorted(set(points["knob"])), stats.in_order(points["task"], stats.TASKS)
@@ -466,7 +465,7 @@ def knobs(runs, every_run):
             counts = place.groupby(["variant", "value"]).size()
             ax.set_title(f"{task}\n{plural(counts.min(), counts.max())} a point", loc="left")
             ax.set_xlabel(f"--{knob.replace('_', '-')}")
-        row[0].set_ylabel("final return")
+        next(ax for ax in row if ax.figure).set_ylabel("final return")
     note = "Lines: mean over seeds that finished; dots: every seed. All other arguments as in the other pictures. Wide blue "
     note += "line where clip has no sweep: clip with the same seeds. A cross at the foot: a seed diverged."
     return finish(figure, note, stats.in_order([*drawn(points), "clip"], stats.ORDER))
@@ -474,7 +473,7 @@ def knobs(runs, every_run):
 
 def draw_knob(ax, place):
     """Final returns over the values of one argument, on one task."""
-    values = sorted(set(place["value"]), key=lambda value: (isinstance(value, str), value))
+    values, texts = stats.values_of(place)
     for variant, cell in place.groupby("variant"):
         look, at = style(variant), cell["value"].map(values.index)
         means = cell["final_return"].groupby(at).mean()
@@ -482,7 +481,7 @@ def draw_knob(ax, place):
         ax.plot(at, cell["final_return"], ".", color=look["color"], markersize=5, alpha=0.7)
         crosses = at[cell["diverged"]]
         ax.plot(crosses, [0.03] * len(crosses), "x", color=look["color"], transform=ax.get_xaxis_transform())
-    ax.set_xticks(range(len(values)), map(str, values))
+    ax.set_xticks(range(len(values)), texts)
 
 
 THEORY_STYLES = {**{v: STYLES[v] for v in ("clip", "klip", "phi")}, "kl_scalar": STYLES["kl_fixed"]}

@@ -107,8 +107,8 @@ def pictures(runs, every_run, curves):
     for name in figures.MULTIPLES:
         drawn[f"betas_{name}"] = figures.small_multiples(betas, betas_curves, name) if len(betas) else None
     drawn |= {"betas_final_returns": figures.final_returns(betas), "betas_aggregate": figures.aggregate(betas)}
-    theory = dict(zip(THEORY, (figures.theory_sheet(), design_axis.design_axis())))
-    return {**drawn, "knobs": figures.knobs(runs, every_run), **theory}
+    drawn |= zip(("knobs", "settings"), (figures.knobs(runs, points) for points in stats.knob_points(runs, every_run)))
+    return drawn | dict(zip(THEORY, (figures.theory_sheet(), design_axis.design_axis())))
 
 
 def filled(text, sections):

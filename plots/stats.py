@@ -133,7 +133,8 @@ def with_seeds_of(runs, others):
 
 def knob_points(runs, every_run):
     """The runs in which one argument differs from those that are compared, and of these the ones with the same seeds,
-    for each such argument: knob, task, variant, value, seed, final_return, diverged."""
+    for each such argument: knob, task, variant, value, seed, final_return, diverged. As a pair: first the arguments that
+    ./benchmark.sh knobs sweeps, then the others."""
     points = []
     for (task, variant), chosen in runs.groupby(["env_id", "variant"]):
         alike = every_run[(every_run["env_id"] == task) & (every_run["variant"] == variant)]
@@ -141,13 +142,16 @@ def knob_points(runs, every_run):
         main = json.loads(chosen["shared"].iloc[0]) | json.loads(chosen["own"].iloc[0])
         changed = [[k for k in {**main, **a} if main.get(k) != a.get(k)] for a in args]
         for knob in sorted({names[0] for names in changed if len(names) == 1} - {"total_timesteps"}):
-            cells = alike.assign(knob=knob, task=task, value=[a.get(knob) for a in args])
+            values = ["None" if a.get(knob) is None else a[knob] for a in args]  # None itself equals nothing in pandas
+            cells = alike.assign(knob=knob, task=task, value=pd.Series(values, alike.index, object))
             swept = cells[[names == [knob] for names in changed]]
             default = cells[[names == [] for names in changed]]
             points += [swept, default[default["seed"].isin(swept["seed"])]]
     columns = ["knob", "task", "variant", "value", "seed", "final_return", "diverged"]
     points = pd.concat(points)[columns] if points else pd.DataFrame(columns=columns)
-    return points.drop_duplicates(["knob", "task", "variant", "value", "seed"], keep="last")
+    points = points.drop_duplicates(["knob", "task", "variant", "value", "seed"], keep="last")
+    swept = points["knob"].isin(KNOBS)
+    return points[swept], points[~swept]
 
 
 def triples(runs):
@@ -306,8 +310,7 @@ def sections(runs, every_run, curves):
     """What the documents say of the results, as Markdown by name: tables, and numbers to stand within a sentence; empty
     where there are no such runs."""
     same, main, betas = triples(runs), main_runs(runs), betas_runs(runs)
-    points = knob_points(runs, every_run)
-    swept = points["knob"].isin(KNOBS)
+    knobs, settings = knob_points(runs, every_run)
     tests = [text for row in final_returns(runs) if row[1] == TEST for text in row[2:-1] if text != "—"]
     return {
         "final_return": markdown(final_returns(runs)) + f"\n\n{NOTE}",
@@ -323,8 +326,8 @@ def sections(runs, every_run, curves):
         "betas_tests": betas_tests_table(betas),
         "betas_region": betas_region_table(betas, curves),
         "betas_aggregate": aggregate_table(betas),
-        "knobs": knob_tables(points[swept]),
-        "settings": knob_tables(points[~swept]),
+        "knobs": knob_tables(knobs),
+        "settings": knob_tables(settings),
         "cost": cost_table(runs, every_run),
         "runs": f"{len(every_run):,}",
         "core_hours": number(every_run["wall_time_s"].sum() / 3600, 1),
@@ -446,9 +449,15 @@ def knob_tables(points):
     return "\n\n".join(knob_table(knob, of_knob) for knob, of_knob in points.groupby("knob"))
 
 
-def knob_table(knob, points):
+def values_of(points):
+    """The values of an argument, in order, and each as text."""
     values = sorted(set(points["value"]), key=lambda value: (isinstance(value, str), value))
-    rows = [["task", "variant", *(f"`--{knob.replace('_', '-')} {value}`" for value in values)]]
+    return values, [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+
+
+def knob_table(knob, points):
+    values, texts = values_of(points)
+    rows = [["task", "variant", *(f"`--{knob.replace('_', '-')} {text}`" for text in texts)]]
     for task in in_order(points["task"], TASKS):
         of_task = points[points["task"] == task]
         for variant in in_order(of_task["variant"], ORDER):

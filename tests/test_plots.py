@@ -347,8 +347,8 @@ def test_other_arguments_are_not_averaged(made, data, monkeypatch):
     runs, every_run, curves = data
     assert "not compared: CartPole-v1, clip: runs with another clip_coef: 1\n" in made.stderr
     assert "knob/clip" not in set(runs["run"])
-    points = stats.knob_points(runs, every_run)
-    assert set(points["knob"]) == {"clip_coef"}
+    points, others = stats.knob_points(runs, every_run)
+    assert set(points["knob"]) == {"clip_coef"} and others.empty
     returns = every_run.set_index("run")["final_return"]  # of the default only the seed that the knob's run has
     expected = {0.1: returns["knob/clip"], 0.2: returns["ppo_clip_cartpole__0"]}
     assert points.set_index("value")["final_return"].to_dict() == expected
@@ -359,6 +359,28 @@ def test_other_arguments_are_not_averaged(made, data, monkeypatch):
     monkeypatch.setattr(stats, "KNOBS", ["beta"])  # what ./benchmark.sh knobs does not sweep is a setting
     swapped = stats.sections(runs, every_run, curves)
     assert (swapped["knobs"], swapped["settings"]) == (sections["settings"], sections["knobs"]) == ("", sections["knobs"])
+
+
+def test_an_argument_that_is_none_by_default_is_a_setting_as_others(made):
+    every_run, _ = collect.load(made.out / "results")
+    clip = every_run[every_run["run"] == "ppo_clip_cartpole__0"]
+    default = float(clip["final_return"].item())
+    for name, value in (("target_kl", 0.5), ("num_minibatches", 1), ("norm_adv", "minibatch")):
+        changed = clip.assign(run=name, args=[json.dumps(json.loads(clip["args"].item()) | {name: value})])
+        every_run = pd.concat([every_run, changed.assign(final_return=str(default + 1))])
+    runs, every_run, _ = stats.select(every_run)
+    points = stats.knob_points(runs, every_run)[1]
+    tables = [[line.split(" | ") for line in text.splitlines()] for text in stats.knob_tables(points).split("\n\n")]
+    heads = [[name.strip("`| ") for name in head[2:]] for head, *_ in tables]
+    assert heads == [
+        ["--norm-adv minibatch", "--norm-adv rollout"],
+        ["--num-minibatches 1", "--num-minibatches 2"],
+        ["--target-kl 0.5", "--target-kl None"],
+    ]
+    for _, _, (_, _, *cells) in tables:
+        assert sorted(float(cell.split()[0].replace(",", "")) for cell in cells) == [round(default), round(default + 1)]
+    figure = figures.knobs(runs, points)
+    assert [ax.get_xlabel() for ax in figure.axes] == ["--norm-adv", "--num-minibatches", "--target-kl"]
 
 
 def test_the_most_steps_are_preferred_then_the_most_runs_then_the_defaults():
