@@ -6,6 +6,10 @@ Run it while nothing else runs; the medians over the rounds come last:
 
     .venv/bin/pip install stable-baselines3==2.9.2
     .venv/bin/python tests/speed.py --env-id HalfCheetah-v4
+
+A script of another project, such as CleanRL's ppo_continuous_action.py, is timed by its command, in absolute paths:
+
+    .venv/bin/python tests/speed.py --scripts ppo_clip_continuous.py "/its/venv/bin/python /its/ppo_continuous_action.py"
 """
 
 import os
@@ -26,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @dataclass
 class Args:
     env_id: str = "HalfCheetah-v4"  # the environment
-    scripts: tuple[str, ...] = ("ppo_clip_continuous.py",)  # ours to time (ppo_clip_cartpole.py for discrete actions)
+    scripts: tuple[str, ...] = ("ppo_clip_continuous.py",)  # ours to time, or commands with CleanRL's arguments
     short: int = 51_200  # steps of the shorter run
     long: int = 204_800  # steps of the longer run
     repeats: int = 3  # how many times to go round
@@ -84,7 +88,8 @@ def main(args):
     own = [sys.executable, str(Path(__file__).resolve()), "--env-id", args.env_id]
     jobs = {"bare environment": ([*own, "--only", "bare"], "--long"), "SB3 PPO": ([*own, "--only", "sb3"], "--long")}
     for script in args.scripts:
-        jobs[script] = ([sys.executable, str(ROOT / script), "--env-id", args.env_id], "--total-timesteps")
+        command = script.split() if " " in script else [sys.executable, str(ROOT / script)]
+        jobs[Path(command[1]).name] = ([*command, "--env-id", args.env_id], "--total-timesteps")
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     measured = {name: [] for name in jobs}  # (start in s, µs a step, peak MB) a round
 
