@@ -1,6 +1,8 @@
 """β_t as a design axis: what each trust region adds to w Â, by autograd from its file's own surrogate.
 
-plots/make.py draws it with the other pictures.
+plots/make.py draws it with the other pictures. For files of your own, beside the clip, before any training:
+
+    python plots/design_axis.py mine        # betas/mine.py, into runs/design_axis.png
 """
 
 import importlib
@@ -13,6 +15,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "betas")]
 import figures  # noqa: F401 (its fonts)
 import numpy as np
 import torch
+import tyro
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -107,11 +110,12 @@ def draw_key(upper, lower, image):
     lower.legend(handles=handles, loc="center left", bbox_to_anchor=(-0.06, 0.5), handlelength=2.2)
 
 
-def design_axis(columns=5):
-    """Two panels a method, and a key in the last place."""
-    shown = names()
+def design_axis(shown=None, columns=5):
+    """Two panels a method (of names() if none is given), and a key in the last place."""
+    shown = shown or names()
+    columns = min(columns, len(shown) + 1)
     bands = -(-(len(shown) + 1) // columns)
-    figure = Figure((11, 3.9 * bands), layout="constrained")
+    figure = Figure((2.2 * columns, 3.9 * bands), layout="constrained")
     axes = figure.subplots(2 * bands, columns, squeeze=False, height_ratios=[1.15, 1] * bands)
     for place in range(bands * columns):
         upper, lower = axes[place // columns * 2 : place // columns * 2 + 2, place % columns]
@@ -131,3 +135,23 @@ def design_axis(columns=5):
             lower.tick_params(labelleft=False)
     draw_key(*axes[-2:, -1], image)
     return figure
+
+
+def main(names: tyro.conf.Positional[tuple[str, ...]], out: Path = Path("runs/design_axis.png")):
+    """Draws the clip and files of betas/ beside it.
+
+    Args:
+        names: names of files in betas/, without .py
+        out: the picture: .png, .svg or .pdf
+    """
+    for name in names:
+        if not (HERE.parent / "betas" / f"{name}.py").exists():
+            sys.exit(f"error: {name}: there is no betas/{name}.py")
+    figure = design_axis(["clip", *names])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out)
+    print(out)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

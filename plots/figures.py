@@ -10,7 +10,7 @@ import theory
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
 matplotlib.rcParams.update(
     {
@@ -346,42 +346,49 @@ def aggregate(runs):
     return finish(figure, note)
 
 
-# Of small_multiples: column or a function of the curves, name, scale, and where a panel has room for text.
+# Of small_multiples: column or a function of the curves, name, scale.
 MULTIPLES = {
-    "learning_curves": (lambda c: c["episodic_return"], "episodic return", "linear", (0.04, "left")),
-    "kl": (lambda c: c["approx_kl"], "approximate KL of an iteration's last epoch", "log", (0.96, "right")),
-    "outside": (lambda c: 1 - c["in"], "share of samples outside the band", "linear", (0.96, "right")),
+    "learning_curves": (lambda c: c["episodic_return"], "episodic return", "linear"),
+    "kl": (lambda c: c["approx_kl"], "approximate KL of an iteration's last epoch", "log"),
+    "outside": (lambda c: 1 - c["in"], "share of samples outside the band", "linear"),
 }
 
 
 def small_multiples(runs, curves, which):
     """A row a variant, a column a task, and clip in each panel: many variants in one panel could not be told apart."""
-    column, name, scale, (x, align) = MULTIPLES[which]
+    column, name, scale = MULTIPLES[which]
     curves = curves.assign(value=column(curves))
     tasks, variants = stats.in_order(runs["env_id"], stats.TASKS), [v for v in drawn(runs) if v != "clip"]
-    figure, axes = grid(len(variants), len(tasks), 1.05, sharex="col", sharey="col")
+    figure, axes = grid(len(variants), len(tasks), 1.15, sharex="col", sharey="col")
     for column, task in zip(axes.T, tasks):
         clip, values = wide(curves, task, "clip", "value", points=80), []
         for ax, variant in zip(column, variants):
             table, crossed = wide(curves, task, variant, "value", points=80), diverged(runs, task, variant)
+            draw_seeds(ax, clip, {**STYLES["clip"], "linestyle": "-"}, diverged(runs, task, "clip"))
             ax.plot(clip.index, clip.mean(axis=1), color=STYLES["clip"]["color"], linewidth=3, zorder=1.8)
             draw_seeds(ax, table, {**style(variant), "linestyle": "-"}, crossed)
             ax.plot(table.index, table.mean(axis=1), color=style(variant)["color"], linewidth=1.6, zorder=3)
             values += [clip.to_numpy().ravel(), table.to_numpy().ravel()]
-            count = f"\n{len(crossed)} of {(runs['variant'][runs['env_id'] == task] == variant).sum()} diverged"
-            text = variant + (count if len(crossed) else "" if len(table) else "\nmissing")
-            ax.text(x, 0.95, text, transform=ax.transAxes, ha=align, va="top", fontsize=9, zorder=5).set_in_layout(False)
+            count = f", {len(crossed)} of {(runs['variant'][runs['env_id'] == task] == variant).sum()} diverged"
+            text = variant + (count if len(crossed) else "" if len(table) else ", missing")
+            ax.text(0, 1.04, text, transform=ax.transAxes, fontsize=9).set_in_layout(False)
+            ax.set_title(" ", fontsize=9)  # the layout makes room for a line of any width
             steps_axis(ax, variant == variants[-1])
         values = np.concatenate(values)
         values = values[np.isfinite(values) & (values > 0 if scale == "log" else True)]
         column[0].set_yscale(scale)
-        if len(values):
-            low, high = np.percentile(values, (0.5, 99.5))  # a run that is about to diverge would set the scale
-            room = (high / low) ** 0.45 if scale == "log" else (high - low) * 0.45  # for the text
-            column[0].set_ylim(*((low, high * room) if scale == "log" else (low - room / 9, high + room)))
-        column[0].set_title(f"{task}\n{seeds_of(runs, task)}", loc="left")
+        if scale == "log":
+            column[0].yaxis.set_major_locator(LogLocator(numticks=4))
+        if which == "outside":
+            column[0].set_ylim(0, 1)
+        elif len(values):
+            # A run that is about to diverge would set the scale.
+            low, high = np.percentile(values, (0 if scale == "log" else 0.5, 99.5))
+            room = (high / low) ** 0.1 if scale == "log" else (high - low) * 0.1
+            column[0].set_ylim(*((low / room, high * room) if scale == "log" else (low - room, high + room)))
+        column[0].set_title(f"{task}\n{seeds_of(runs, task)}\n", loc="left")
     figure.supylabel(name, fontsize=10)
-    note = f"Wide blue line: clip. Dark lines: mean over seeds; thin lines: every seed ({SMOOTHED}). "
+    note = f"Light blue: clip, wide its mean. Other colours: the method, thick its mean. Thin lines: every seed ({SMOOTHED}). "
     return finish(figure, note + (CROSS if runs["diverged"].any() else ""))
 
 
@@ -451,7 +458,7 @@ def knobs(runs, points):
         return None
     names, tasks = sorted(set(points["knob"])), stats.in_order(points["task"], stats.TASKS)
     figure, axes = grid(len(names), len(tasks), 2.1 if len(tasks) > 1 else 3.0)
-    clip = runs[runs["variant"] == "clip"]
+    clip, reference = runs[runs["variant"] == "clip"], []
     for row, knob in zip(axes, names):
         for ax, task in zip(row, tasks):
             place = points[(points["knob"] == knob) & (points["task"] == task)]
@@ -460,24 +467,29 @@ def knobs(runs, points):
                 continue
             draw_knob(ax, place)
             if "clip" not in set(place["variant"]):
-                reference = clip[(clip["env_id"] == task) & clip["seed"].isin(place["seed"])]["final_return"].mean()
-                ax.axhline(reference, color=STYLES["clip"]["color"], linewidth=2.5, zorder=1.8)
+                level = clip[(clip["env_id"] == task) & clip["seed"].isin(place["seed"])]["final_return"].mean()
+                reference = [ax.axhline(level, color=STYLES["clip"]["color"], linewidth=3, zorder=1.8, label="clip, same seeds")]
             counts = place.groupby(["variant", "value"]).size()
             ax.set_title(f"{task}\n{plural(counts.min(), counts.max())} a point", loc="left")
             ax.set_xlabel(f"--{knob.replace('_', '-')}")
         next(ax for ax in row if ax.figure).set_ylabel("final return")
-    note = "Lines: mean over seeds that finished; dots: every seed. All other arguments as in the other pictures. Wide blue "
-    note += "line where clip has no sweep: clip with the same seeds. A cross at the foot: a seed diverged."
-    return finish(figure, note, stats.in_order([*drawn(points), "clip"], stats.ORDER))
+    note = "Lines: mean over seeds that finished; dots: every seed. All other arguments as in the other pictures. "
+    note += "A cross at the foot: a seed diverged." if points["diverged"].any() else ""
+    handles = [Line2D([], [], label=variant, **knob_style(variant)) for variant in drawn(points)]
+    return finish(figure, note, handles=handles + reference)
+
+
+def knob_style(variant):
+    return {"marker": "o", **style(variant), "linewidth": 1.6}
 
 
 def draw_knob(ax, place):
     """Final returns over the values of one argument, on one task."""
     values, texts = stats.values_of(place)
     for variant, cell in place.groupby("variant"):
-        look, at = style(variant), cell["value"].map(values.index)
+        look, at = knob_style(variant), cell["value"].map(values.index)
         means = cell["final_return"].groupby(at).mean()
-        ax.plot(means.index, means, **{"marker": "o", **look, "linewidth": 1.6})
+        ax.plot(means.index, means, **look)
         ax.plot(at, cell["final_return"], ".", color=look["color"], markersize=5, alpha=0.7)
         crosses = at[cell["diverged"]]
         ax.plot(crosses, [0.03] * len(crosses), "x", color=look["color"], transform=ax.get_xaxis_transform())

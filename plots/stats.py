@@ -310,6 +310,7 @@ def sections(runs, every_run, curves):
     """What the documents say of the results, as Markdown by name: tables, and numbers to stand within a sentence; empty
     where there are no such runs."""
     same, main, betas = triples(runs), main_runs(runs), betas_runs(runs)
+    grid = with_seeds_of(main, main[main["variant"].isin(FORMS[1:])])
     knobs, settings = knob_points(runs, every_run)
     tests = [text for row in final_returns(runs) if row[1] == TEST for text in row[2:-1] if text != "—"]
     return {
@@ -329,6 +330,8 @@ def sections(runs, every_run, curves):
         "knobs": knob_tables(knobs),
         "settings": knob_tables(settings),
         "cost": cost_table(runs, every_run),
+        "grid_runs": f"{len(grid):,}",
+        "grid_core_hours": number(grid["wall_time_s"].sum() / 3600, 1),
         "runs": f"{len(every_run):,}",
         "core_hours": number(every_run["wall_time_s"].sum() / 3600, 1),
         "versions": "; ".join(sorted(set(every_run["versions"]))),
@@ -414,7 +417,8 @@ def betas_table(runs):
     clip = runs[runs["variant"] == "clip"].set_index(["env_id", "seed"])["params_sha256"]
     same = [r.variant != "clip" and r.params_sha256 == clip.get((r.env_id, r.seed), "") != "" for r in runs.itertuples()]
     counts = runs[same].groupby(["variant", "env_id"]).size()
-    like_clip = ", ".join(f"{variant} on {task} {count}" for (variant, task), count in counts.items())
+    seeds = runs.groupby(["variant", "env_id"]).size()
+    like_clip = ", ".join(f"{' on '.join(place)} ({count} of {seeds[place]})" for place, count in counts.items())
     note = f"\n\nRuns that ended with the parameters of clip's run of that seed, bit for bit: {like_clip}." if like_clip else ""
     return markdown(rows, labels=1) + note
 
@@ -434,7 +438,7 @@ def betas_tests_table(runs):
 def betas_region_table(runs, curves):
     """How far the policy moves in an iteration: medians over the iterations of all seeds, which no single one decides."""
     tasks = in_order(runs["env_id"], TASKS)
-    rows = [["coefficient", *tasks]]
+    rows = [["KL, outside", *tasks]]
     for variant in in_order(runs["variant"], ORDER):
         rows.append([variant])
         for task in tasks:

@@ -24,6 +24,7 @@ import ppo_klip_continuous
 
 sys.path[:0] = [str(ROOT / "betas"), str(ROOT / "plots")]
 import design_axis
+import matplotlib.pyplot as plt
 
 NAMES = ("clip_higher", "dual_clip", "rollback", "spo", "sapo", "cispo", "soft", "none")
 MODULES = {name: importlib.import_module(name) for name in NAMES}
@@ -279,8 +280,8 @@ def test_outside_the_idea_the_files_are_one_text():
 
 
 def test_every_file_is_tested_and_in_the_readme():
-    files = {path.stem for path in (ROOT / "betas").glob("*.py")}
-    assert files == set(NAMES)
+    files = {path.stem for path in (ROOT / "betas").glob("*.py")}  # among them the user's own
+    assert files >= set(NAMES)
     assert re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE) == list(NAMES)
 
 
@@ -419,10 +420,10 @@ def test_the_arguments_reach_the_training(trained):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """What a user of betas/ has: the loop and the folder."""
+    """What a user of betas/ has: the scripts and the folder."""
     shutil.copytree(ROOT / "betas", tmp_path / "betas", ignore=shutil.ignore_patterns("__pycache__"))
-    for script in ("ppo_clip_continuous.py", "ppo_klip_continuous.py"):
-        shutil.copy(ROOT / script, tmp_path)
+    for script in ROOT.glob("ppo_*.py"):
+        shutil.copy(script, tmp_path)
     return tmp_path
 
 
@@ -450,10 +451,12 @@ def test_the_clip_as_a_beta_is_the_clip_to_the_bit(checkout, flags):
 
 
 def test_write_your_own_by_the_readme(checkout):
-    """Steps 1 to 3 as they stand there, the training cut short; step 4 is benchmark.sh's, and its tests' matter."""
+    """Steps 1 to 4 as they stand there, the training cut short; step 5 is benchmark.sh's, and its tests' matter."""
+    shutil.copy(ROOT / "benchmark.sh", checkout)
+    shutil.copytree(ROOT / "plots", checkout / "plots", ignore=shutil.ignore_patterns("results", "*.png", "*.svg"))
     blocks = re.findall(r"```(\w+)\n(.*?)```", README[README.index("## Write your own") :], re.DOTALL)
-    (_, copy), (_, diff), (_, train), (_, sweep) = [(kind, re.sub(r"(?m)^   ", "", text)) for kind, text in blocks]
-    assert [kind for kind, _ in blocks] == ["bash", "diff", "bash", "bash"]
+    (_, copy), (_, diff), (_, look), (_, train), (_, sweep) = [(kind, re.sub(r"(?m)^   ", "", text)) for kind, text in blocks]
+    assert [kind for kind, _ in blocks] == ["bash", "diff", "bash", "bash", "bash"]
     assert sweep.split()[0] == "./benchmark.sh"
 
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
@@ -464,6 +467,8 @@ def test_write_your_own_by_the_readme(checkout):
     text = ours.read_text()
     assert text.count(old) == 1
     ours.write_text(text.replace(old, new))
+    assert subprocess.run(["bash", "-c", look], check=True, **shell).stdout == "runs/design_axis.png\n"
+    assert plt.imread(checkout / "runs/design_axis.png").std() > 0.01
     short = " --total-timesteps 1024 --num-steps 256 --num-minibatches 4"
     assert subprocess.run(["bash", "-c", train.strip() + short], check=True, **shell).stderr == ""
     (result,) = checkout.glob("runs/*/result.json")
@@ -478,6 +483,8 @@ def test_the_picture_shows_every_file_and_the_clip():
     assert sorted(design_axis.names()) == sorted([*NAMES, "clip"]) == sorted(design_axis.FORMULAS)
     titles = [ax.get_title(loc="left").strip() for ax in design_axis.design_axis().axes]
     assert [title for title in titles if title] == design_axis.names()
+    titles = [ax.get_title(loc="left").strip() for ax in design_axis.design_axis(["clip", "soft"]).axes]
+    assert [title for title in titles if title] == ["clip", "soft"]
 
 
 def test_the_picture_tells_the_defaults():
