@@ -380,7 +380,7 @@ def small_multiples(runs, curves, which):
         if scale == "log":
             column[0].yaxis.set_major_locator(LogLocator(numticks=4))
         if which == "outside":
-            column[0].set_ylim(0, 1)
+            column[0].set_ylim(-0.03, 1)
         elif len(values):
             # A run that is about to diverge would set the scale.
             low, high = np.percentile(values, (0 if scale == "log" else 0.5, 99.5))
