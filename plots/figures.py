@@ -281,14 +281,16 @@ def partition(runs, curves):
 
 
 def beta(runs, curves):
-    tasks, variants = stats.in_order(runs["env_id"], stats.TASKS), drawn(runs)
+    titles = {task: f"{task}, {seeds(runs, task)}" for task in stats.in_order(runs["env_id"], stats.TASKS)}
+    runs, names = stats.merged(runs)
+    tasks, variants = list(titles), drawn(runs)
     figure, axes = grid(len(tasks), len(variants), 1.75, sharey="row")
     for row, task in zip(axes, tasks):
         for ax, variant in zip(row, variants):
             p01, p10, p50, p90, p99 = (
                 wide(curves, task, variant, f"beta_p{p}").mean(axis=1) for p in ("01", "10", "50", "90", "99")
             )
-            ax.text(0.04, 0.97, variant, transform=ax.transAxes, va="top", zorder=4)
+            ax.text(0.04, 0.97, names.get(variant, variant), transform=ax.transAxes, va="top", zorder=4)
             if p50.empty:
                 ax.text(0.04, 0.45, "missing", transform=ax.transAxes, color="0.4")
                 ax.set_axis_off()
@@ -300,13 +302,17 @@ def beta(runs, curves):
                 ax.plot(edge.index, edge, color=color, linewidth=0.8)
             ax.plot(p50.index, p50, color="black", linewidth=1.2)
             ax.margins(y=0.25)
-            steps_axis(ax, task == tasks[-1], ticks=2)
+            steps_axis(ax, task == tasks[-1])
         row[0].set_ylabel(r"$\beta_t$")
-        row_title(row, f"{task}, {seeds(runs, task)}")
+        if np.ptp(row[0].get_ylim()) > 50:
+            row[0].set_yscale("symlog", linthresh=1)
+            row[0].yaxis.set_major_formatter("{x:,g}")
+        row_title(row, titles[task])
     note = (
         "What a clip implies, β_t = −wÂ on I_kill and 0 elsewhere, whichever variant trains: "
         f"percentiles over an iteration's samples, mean over seeds ({SMOOTHED}). The median is 0 wherever fewer than "
-        "half of the samples are killed, and so is each percentile where too few are on its side."
+        "half of the samples are killed, and so is each percentile where too few are on its side. "
+        "Logarithmic beyond ±1 where an axis goes beyond 50."
     )
     handles = [
         Line2D([], [], color="black", label="median"),
@@ -334,7 +340,7 @@ def aggregate(runs):
     left.set_yticks(range(len(results)), [names.get(variant, variant) for variant in results])
     left.set_ylim(len(results) - 0.5, -0.7)
     left.set_xlabel("interquartile mean score")
-    right.set_xlabel("chance to beat clip")
+    right.set_xlabel("probability of improvement")
     right.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
     right.set_xlim(-0.05, 1.05)
     note = (
@@ -444,12 +450,15 @@ def paper_curves(runs, curves):
             ax.plot(table.index, mean, color=color, linewidth=2.5)
             published = stats.PAPER_CURVES[(stats.PAPER_CURVES["task"] == task) & (stats.PAPER_CURVES["variant"] == variant)]
             ax.plot(published["global_step"], published["episodic_return"], color="black", linewidth=1, zorder=3)
+            final, spread = (stats.PAPER.loc[task, f"{variant}_{name}"] for name in ("mean", "std"))
+            ax.errorbar(1.04 * stats.PAPER.loc[task, "steps"], final, spread, color="black", marker="d", markersize=3.5, zorder=3)
             steps_axis(ax, task == tasks[-1])
         row_title(row, f"{task}, {seeds_of(runs, task)}")
     figure.supylabel("episodic return", fontsize=10)
     handles = [Line2D([], [], color=style(v)["color"], linewidth=2.5, label=v) for v in variants]
     handles.append(Line2D([], [], color="black", linewidth=1, label="paper"))
-    note = f"Ours: mean ± one standard deviation ({SMOOTHED}). Paper: mean over 5 seeds, every few iterations."
+    note = f"Ours: mean ± one standard deviation ({SMOOTHED}). Paper: mean over 5 seeds, every few iterations; "
+    note += "diamonds: its final return ± one standard deviation."
     return finish(figure, note, handles=handles)
 
 
@@ -500,9 +509,10 @@ THEORY_STYLES = {**{v: STYLES[v] for v in ("clip", "klip", "phi")}, "kl_scalar":
 RATIOS = np.linspace(0.4, 1.8, 1400)  # misses the kinks
 
 
-def draw_surrogates(ax, which, advantage):
+def draw_surrogates(ax, which, advantage, variants=THEORY_STYLES):
     """The objective (which 0) or its gradient (1) over w, at one advantage."""
-    for variant, look in THEORY_STYLES.items():
+    for variant in variants:
+        look = THEORY_STYLES[variant]
         values = theory.objective_and_gradient(variant, RATIOS, advantage)[which]
         ax.plot(RATIOS, values, zorder=3, markevery=marks(variant, len(RATIOS)), **look)
     ax.axvspan(1 - theory.CLIP_COEF, 1 + theory.CLIP_COEF, color="0.93", zorder=0, linewidth=0)
@@ -532,7 +542,7 @@ def draw_plane(ax):
     return image
 
 
-THEORY_NOTE = f"Grey band: 1 ± ε with ε = {theory.CLIP_COEF:g}. kl_scalar: β = {theory.BETA:g}, KL as k3. "
+BAND_NOTE = f"Grey band: 1 ± ε with ε = {theory.CLIP_COEF:g}. "
 
 
 def theory_sheet():
@@ -549,8 +559,8 @@ def theory_sheet():
     figure.colorbar(draw_plane(plane), ax=plane, label=r"$\beta_t$, 0 where white or grey")
     note = (
         "By autograd from the scripts' own surrogates, with log π_old = 0. "
-        + THEORY_NOTE
-        + "Where the clip acts, klip's objective has another value than clip's and phi's, and the same derivative."
+        f"{BAND_NOTE}kl_scalar: β = {theory.BETA:g}, KL as k3. "
+        "Where the clip acts, klip's objective has another value than clip's and phi's, and the same derivative."
     )
     handles = [Line2D([], [], label=v, **look) for v, look in THEORY_STYLES.items()]
     return finish(figure, note, handles=handles)
@@ -560,13 +570,14 @@ def overview(runs, curves):
     """One wide strip: what the theorem says, and that the runs agree."""
     figure = Figure((13, 3.9), layout="constrained")
     gradient, plane, returns, difference = figure.subplots(1, 4)
-    draw_surrogates(gradient, 1, 1)
+    draw_surrogates(gradient, 1, 1, stats.FORMS)
     gradient.set_title(r"Derivative of the objective in $w$, $\hat{A} = 1$", loc="left")
     draw_plane(plane)
     plane.set_title(r"The clip as a penalty: $\beta_t(w, \hat{A})$", loc="left")
 
     variants, tasks = drawn(runs), stats.in_order(runs["env_id"], stats.TASKS)
-    task = max(tasks, key=lambda t: (runs["env_id"] == t).sum())
+    # Of the bimodal task a mean says little.
+    task = max(tasks, key=lambda t: (t != stats.BIMODAL, (runs["env_id"] == t).sum()))
     draw_returns(returns, runs, curves, task, variants)
     returns.set_title(f"{task}: episodic return\n{seeds(runs, task, 44)}", loc="left")
     steps_axis(returns)
@@ -586,8 +597,7 @@ def overview(runs, curves):
     difference.set_xlabel("share of the run")
     difference.set_xlim(0, 1.02)
     note = (
-        THEORY_NOTE.replace("kl_scalar:", "The squares on the left, kl_scalar:")
-        + f"Returns: mean over seeds, ± one standard deviation, thin lines every seed ({SMOOTHED}). "
+        f"{BAND_NOTE}Returns: mean over seeds, ± one standard deviation, thin lines every seed ({SMOOTHED}). "
         "Difference: every iteration of every task and seed that clip has too."
     )
-    return finish(figure, note, stats.in_order([*stats.MAIN[:4], *variants], stats.ORDER))
+    return finish(figure, note, stats.in_order([*stats.FORMS, *variants], stats.ORDER))

@@ -296,12 +296,13 @@ def verdict(p):
 
 
 CELLS_NOTE = (
-    "Final return (mean over the last 10 % of steps): mean ± standard deviation with divisor n, in both rows, over the "
-    "seeds that finished, whose number is in brackets. Identical triples: seeds with which clip, klip and phi ended with "
-    "the same parameters, bit for bit. —: no complete run, or not in the paper."
+    "Final return: mean ± standard deviation (divisor n, in both rows) over the seeds that finished, whose number is in "
+    "brackets. Identical triples: seeds with which clip, klip and phi ended with the same parameters, bit for bit. —: no "
+    "complete run, or not in the paper."
 )
 NOTE = (
-    f"{CELLS_NOTE} Welch's test, of runs as long as the paper's: between ours and the paper's means (with divisor n − 1); "
+    f"{CELLS_NOTE} A run's final return: the training episodes' mean return of an iteration, averaged over the iterations "
+    f"of the last 10 % of steps. Welch's test, of runs as long as the paper's: between ours and the paper's means (with divisor n − 1); "
     f"differs: p < {LEVEL}, without correction for the number of tests. Paper: Colletti & Holzinger 2026, arXiv 2606.23932."
 )
 
@@ -323,9 +324,11 @@ def sections(runs, every_run, curves):
         "kill_peak": kill_peak_table(main, curves),
         "aggregate": aggregate_table(main),
         "breakout": breakout_table(main),
+        "scalar_tests": tests_table(merged(main)[0]),
+        "scalar_region": region_table(merged(main)[0], curves),
         "betas": betas_table(betas),
-        "betas_tests": betas_tests_table(betas),
-        "betas_region": betas_region_table(betas, curves),
+        "betas_tests": tests_table(betas),
+        "betas_region": region_table(betas, curves),
         "betas_aggregate": aggregate_table(betas),
         "knobs": knob_tables(knobs),
         "settings": knob_tables(settings),
@@ -423,7 +426,7 @@ def betas_table(runs):
     return markdown(rows, labels=1) + note
 
 
-def betas_tests_table(runs):
+def tests_table(runs):
     """Welch's test between each coefficient's final returns and clip's, of those that finished."""
     tasks = in_order(runs["env_id"], TASKS)
     returns = runs.dropna(subset="final_return").groupby(["variant", "env_id"])["final_return"].agg(list)
@@ -435,7 +438,7 @@ def betas_tests_table(runs):
     return markdown(rows, labels=1) if "clip" in set(runs["variant"]) else ""
 
 
-def betas_region_table(runs, curves):
+def region_table(runs, curves):
     """How far the policy moves in an iteration: medians over the iterations of all seeds, which no single one decides."""
     tasks = in_order(runs["env_id"], TASKS)
     rows = [["KL, outside", *tasks]]
@@ -444,8 +447,8 @@ def betas_region_table(runs, curves):
         for task in tasks:
             names = runs.loc[(runs["variant"] == variant) & (runs["env_id"] == task), "run"]
             medians = curves.loc[curves["run"].isin(names), ["approx_kl", "in"]].median()
-            known = medians.notna().all()
-            rows[-1].append(f"{number(medians['approx_kl'], 3)}, {number(100 - 100 * medians['in'])} %" if known else "—")
+            kl = number(medians["approx_kl"], 3 if medians["approx_kl"] < 100 else 0)
+            rows[-1].append(f"{kl}, {number(100 - 100 * medians['in'])} %" if medians.notna().all() else "—")
     return markdown(rows, labels=1) if tasks else ""
 
 

@@ -622,7 +622,7 @@ def test_each_coefficient_is_tested_beside_clip():
     clip, spo = {0: 3.0, 1: 5.0, 2: 4.5, 3: None}, {0: 1.0, 1: 2.0, 2: 1.5}
     returns = {("Hopper-v4", "clip"): clip, ("Hopper-v4", "spo"): spo, ("Hopper-v4", "none"): {0: 1}, ("Ant-v4", "spo"): {0: 3, 1: 4}}
     p = scipy.stats.ttest_ind([3, 5, 4.5], [1, 2, 1.5], equal_var=False).pvalue
-    assert stats.betas_tests_table(rows_of(returns)).splitlines()[2:] == [
+    assert stats.tests_table(rows_of(returns)).splitlines()[2:] == [
         f"| spo | p = {p:.2g}, differs | — |",
         "| none | — | — |",
     ]
@@ -638,7 +638,7 @@ def test_without_other_variants_there_is_nothing_to_say_of_them(data):
 def test_how_far_the_policy_moves_is_a_median_over_iterations_and_seeds():
     runs = pd.DataFrame({"run": list("abc"), "variant": ["clip", "spo", "spo"], "env_id": ["Hopper-v4", "Hopper-v4", "Ant-v4"]})
     curves = pd.DataFrame({"run": list("aaabbb"), "approx_kl": [0.1, 0.2, 9, 0.01, 0.03, np.nan], "in": [1, 0.5, 0.75, 0.9, 0.8, 0.8]})
-    assert stats.betas_region_table(runs, curves).splitlines()[2:] == [
+    assert stats.region_table(runs, curves).splitlines()[2:] == [
         "| clip | 0.200, 25 % | — |",
         "| spo | 0.020, 20 % | — |",
     ]
