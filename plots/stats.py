@@ -133,8 +133,8 @@ def with_seeds_of(runs, others):
 
 def knob_points(runs, every_run):
     """The runs in which one argument differs from those that are compared, and of these the ones with the same seeds,
-    for each such argument: knob, task, variant, value, seed, final_return, diverged. As a pair: first the arguments that
-    ./benchmark.sh knobs sweeps, then the others."""
+    for each such argument: run, knob, task, variant, value, seed, final_return, diverged. As a pair: first the arguments
+    that ./benchmark.sh knobs sweeps, then the others."""
     points = []
     for (task, variant), chosen in runs.groupby(["env_id", "variant"]):
         alike = every_run[(every_run["env_id"] == task) & (every_run["variant"] == variant)]
@@ -147,7 +147,7 @@ def knob_points(runs, every_run):
             swept = cells[[names == [knob] for names in changed]]
             default = cells[[names == [] for names in changed]]
             points += [swept, default[default["seed"].isin(swept["seed"])]]
-    columns = ["knob", "task", "variant", "value", "seed", "final_return", "diverged"]
+    columns = ["run", "knob", "task", "variant", "value", "seed", "final_return", "diverged"]
     points = pd.concat(points)[columns] if points else pd.DataFrame(columns=columns)
     points = points.drop_duplicates(["knob", "task", "variant", "value", "seed"], keep="last")
     swept = points["knob"].isin(KNOBS)
@@ -330,8 +330,9 @@ def sections(runs, every_run, curves):
         "betas_tests": tests_table(betas),
         "betas_region": region_table(betas, curves),
         "betas_aggregate": aggregate_table(betas),
-        "knobs": knob_tables(knobs),
-        "settings": knob_tables(settings),
+        "knobs": knob_tables(knobs, cell),
+        "knobs_region": knob_tables(knobs, lambda cell_runs: region(cell_runs, curves)),
+        "settings": knob_tables(settings, cell),
         "cost": cost_table(runs, every_run),
         "grid_runs": f"{len(grid):,}",
         "grid_core_hours": number(grid["wall_time_s"].sum() / 3600, 1),
@@ -438,22 +439,26 @@ def tests_table(runs):
     return markdown(rows, labels=1) if "clip" in set(runs["variant"]) else ""
 
 
+def region(runs, curves):
+    """How far the policy moves in an iteration, and the share of samples outside the band: medians over the iterations of
+    all seeds, which no single one decides."""
+    medians = curves.loc[curves["run"].isin(runs["run"]), ["approx_kl", "in"]].median()
+    kl = number(medians["approx_kl"], 3 if medians["approx_kl"] < 100 else 0)
+    return f"{kl}, {number(100 - 100 * medians['in'])} %" if medians.notna().all() else "—"
+
+
 def region_table(runs, curves):
-    """How far the policy moves in an iteration: medians over the iterations of all seeds, which no single one decides."""
     tasks = in_order(runs["env_id"], TASKS)
     rows = [["KL, outside", *tasks]]
     for variant in in_order(runs["variant"], ORDER):
-        rows.append([variant])
-        for task in tasks:
-            names = runs.loc[(runs["variant"] == variant) & (runs["env_id"] == task), "run"]
-            medians = curves.loc[curves["run"].isin(names), ["approx_kl", "in"]].median()
-            kl = number(medians["approx_kl"], 3 if medians["approx_kl"] < 100 else 0)
-            rows[-1].append(f"{kl}, {number(100 - 100 * medians['in'])} %" if medians.notna().all() else "—")
+        of_variant = runs[runs["variant"] == variant]
+        rows.append([variant, *(region(of_variant[of_variant["env_id"] == task], curves) for task in tasks)])
     return markdown(rows, labels=1) if tasks else ""
 
 
-def knob_tables(points):
-    return "\n\n".join(knob_table(knob, of_knob) for knob, of_knob in points.groupby("knob"))
+def knob_tables(points, entry):
+    """A table an argument; entry makes a text of a cell's runs."""
+    return "\n\n".join(knob_table(knob, of_knob, entry) for knob, of_knob in points.groupby("knob"))
 
 
 def values_of(points):
@@ -462,14 +467,14 @@ def values_of(points):
     return values, [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
 
 
-def knob_table(knob, points):
+def knob_table(knob, points, entry):
     values, texts = values_of(points)
     rows = [["task", "variant", *(f"`--{knob.replace('_', '-')} {text}`" for text in texts)]]
     for task in in_order(points["task"], TASKS):
         of_task = points[points["task"] == task]
         for variant in in_order(of_task["variant"], ORDER):
             of_variant = of_task[of_task["variant"] == variant]
-            rows.append([task, variant, *(cell(of_variant[of_variant["value"] == value]) for value in values)])
+            rows.append([task, variant, *(entry(of_variant[of_variant["value"] == value]) for value in values)])
     return markdown(rows)
 
 

@@ -370,7 +370,7 @@ def test_an_argument_that_is_none_by_default_is_a_setting_as_others(made):
         every_run = pd.concat([every_run, changed.assign(final_return=str(default + 1))])
     runs, every_run, _ = stats.select(every_run)
     points = stats.knob_points(runs, every_run)[1]
-    tables = [[line.split(" | ") for line in text.splitlines()] for text in stats.knob_tables(points).split("\n\n")]
+    tables = [[line.split(" | ") for line in text.splitlines()] for text in stats.knob_tables(points, stats.cell).split("\n\n")]
     heads = [[name.strip("`| ") for name in head[2:]] for head, *_ in tables]
     assert heads == [
         ["--norm-adv minibatch", "--norm-adv rollout"],
@@ -641,6 +641,12 @@ def test_how_far_the_policy_moves_is_a_median_over_iterations_and_seeds():
     assert stats.region_table(runs, curves).splitlines()[2:] == [
         "| clip | 0.200, 25 % | — |",
         "| spo | 0.020, 20 % | — |",
+    ]
+    points = runs.assign(knob="beta", task=runs["env_id"], value=[0.1, 0.1, 1.0])
+    assert stats.knob_tables(points, lambda cell: stats.region(cell, curves)).splitlines()[2:] == [
+        "| Hopper-v4 | clip | 0.200, 25 % | — |",
+        "| Hopper-v4 | spo | 0.020, 20 % | — |",
+        "| Ant-v4 | spo | — | — |",
     ]
 
 
