@@ -436,7 +436,7 @@ def tests_table(runs):
         sides = [(returns.get((variant, task), []), returns.get(("clip", task), [])) for task in tasks]
         enough = [min(map(len, side)) > 1 for side in sides]
         rows.append([variant, *(verdict(ttest_ind(*side, equal_var=False).pvalue if yes else np.nan) for side, yes in zip(sides, enough))])
-    return markdown(rows, labels=1) if "clip" in set(runs["variant"]) else ""
+    return markdown(rows, labels=1) if len(rows) > 1 and "clip" in set(runs["variant"]) else ""
 
 
 def region(runs, curves):
