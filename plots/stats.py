@@ -24,6 +24,7 @@ SHARED = asdict(ppo_clip_continuous.Args()).keys()
 HERE = Path(__file__).parent
 PAPER = pd.read_csv(HERE / "paper_table.csv", comment="#", index_col="task")
 PAPER_CURVES = pd.read_csv(HERE / "paper_curves.csv", comment="#")
+PEER = pd.read_csv(HERE / "peer.csv", comment="#", dtype={"beta": str}, keep_default_na=False)
 RANDOM = pd.read_csv(HERE / "random_policy.csv", comment="#", index_col="task")["mean"]
 BIMODAL, BREAKOUT = "HalfCheetah-v4", 3000
 TEST, LEVEL = "Welch's test", 0.05
@@ -295,6 +296,11 @@ def verdict(p):
     return ("p < 0.001" if p < 0.001 else f"p = {p:.2g}") + (", differs" if p < LEVEL else "")
 
 
+def tested(first, second):
+    """Welch's test between two samples of final returns, in words; a dash if either has fewer than two."""
+    return verdict(ttest_ind(first, second, equal_var=False).pvalue if min(len(first), len(second)) > 1 else np.nan)
+
+
 CELLS_NOTE = (
     "Final return: mean ± standard deviation (divisor n, in both rows) over the seeds that finished, whose number is in "
     "brackets. Identical triples: seeds with which clip, klip and phi ended with the same parameters, bit for bit. —: no "
@@ -321,6 +327,7 @@ def sections(runs, every_run, curves):
         "beside_clip": beside_clip_table(main),
         "beside_clip_later_seeds": beside_clip_table(main[main["seed"] > 4]),  # that did not raise the question
         "triples": f"{same.sum()} of {len(same)}",
+        "peer": peer_table(main),
         "kill_peak": kill_peak_table(main, curves),
         "aggregate": aggregate_table(main),
         "breakout": breakout_table(main),
@@ -386,6 +393,21 @@ def beside_clip_table(runs):
     return markdown(rows, labels=1) + f"\n\n{note}"
 
 
+def peer_table(runs):
+    """Clip and β = 1 beside Stable-Baselines3's PPO with the same two objectives (tests/peer.py), of runs as long."""
+    rows = [["task", "", "clip", "kl_fixed", f"{TEST}, kl_fixed and clip"]]
+    for task, of_task in PEER.groupby("task"):
+        ours = runs[(runs["env_id"] == task) & (runs["steps"] == PAPER.loc[task, "steps"])]
+        peers = of_task.assign(variant=of_task["beta"].map({"": "clip", "1": "kl_fixed"}), diverged=False)
+        sides = [[side[side["variant"] == v] for v in ("clip", "kl_fixed")] for side in (ours, peers)]
+        clips, penalties = zip(*([part["final_return"].dropna() for part in side] for side in sides))
+        if min(map(len, clips + penalties)) > 1:
+            rows.append([task, "ours", *map(cell, sides[0]), tested(clips[0], penalties[0])])
+            rows.append(["", "Stable-Baselines3", *map(cell, sides[1]), tested(clips[1], penalties[1])])
+            rows.append(["", TEST, tested(*clips), tested(*penalties), ""])
+    return markdown(rows) if len(rows) > 1 else ""
+
+
 def breakout_table(runs):
     """On the bimodal task: how many seeds end above the gap between the modes."""
     runs, names = merged(runs[runs["env_id"] == BIMODAL])
@@ -433,9 +455,7 @@ def tests_table(runs):
     returns = runs.dropna(subset="final_return").groupby(["variant", "env_id"])["final_return"].agg(list)
     rows = [["coefficient", *tasks]]
     for variant in in_order(runs.loc[runs["variant"] != "clip", "variant"], ORDER):
-        sides = [(returns.get((variant, task), []), returns.get(("clip", task), [])) for task in tasks]
-        enough = [min(map(len, side)) > 1 for side in sides]
-        rows.append([variant, *(verdict(ttest_ind(*side, equal_var=False).pvalue if yes else np.nan) for side, yes in zip(sides, enough))])
+        rows.append([variant, *(tested(returns.get((variant, task), []), returns.get(("clip", task), [])) for task in tasks)])
     return markdown(rows, labels=1) if len(rows) > 1 and "clip" in set(runs["variant"]) else ""
 
 

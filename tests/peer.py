@@ -1,11 +1,11 @@
 """Final returns of Stable-Baselines3's PPO on the protocol of our scripts, to tell a fault of ours from luck.
 
     .venv/bin/pip install stable-baselines3==2.9.2
-    .venv/bin/python tests/peer.py --env-id Hopper-v4 --seed 0 --beta 1
+    .venv/bin/python tests/peer.py --env-id Hopper-v4 --seed 0 --beta 1 >> plots/peer.csv
 
-prints one line: task, what is maximised, seed, final return (as in result.json), steps per second. With --beta the clip
-gives way to a closed-form KL penalty with that coefficient, as in ppo_kl_scalar_continuous.py. What stays SB3's own: random
-streams, running statistics, float32, and a learning rate that anneals by one rollout more.
+prints a row of plots/peer.csv: task, β (empty for the clip), seed, final return (as in result.json), steps per second. With
+--beta the clip gives way to a closed-form KL penalty with that coefficient, as in ppo_kl_scalar_continuous.py. What stays
+SB3's own: random streams, running statistics, float32, and a learning rate that anneals by one rollout more.
 """
 
 import copy
@@ -90,10 +90,10 @@ def main(args):
     model.beta = args.beta
     final = FinalReturn(total)
     model.learn(total, callback=final)
-    what = "clip" if args.beta is None else f"β = {args.beta:g}"
-    print(
-        f"{args.env_id} {what} seed {args.seed}: {np.mean(final.recent):.1f}, {total / (time.time() - start):.0f} steps/s"
-    )
+    beta = "" if args.beta is None else f"{args.beta:g}"
+    rate = total / (time.time() - start)
+    print(f"{args.env_id},{beta},{args.seed},{np.mean(final.recent):.2f},{rate:.0f}")
+
 
 
 if __name__ == "__main__":

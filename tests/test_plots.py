@@ -629,6 +629,19 @@ def test_each_coefficient_is_tested_beside_clip():
     ]
 
 
+def test_a_second_implementation_is_tested_beside_ours(monkeypatch):
+    returns = {("Hopper-v4", "clip"): {0: 10, 1: 12, 2: None}, ("Hopper-v4", "kl_fixed"): {0: 5, 1: 8}, ("Ant-v4", "clip"): {0: 1}}
+    peers = {"task": "Hopper-v4", "beta": ["", "", "", "1", "1", "3"], "seed": [0, 1, 2, 0, 1, 0]}
+    monkeypatch.setattr(stats, "PEER", pd.DataFrame({**peers, "final_return": [9.0, 13, 11, 1, 3, 99]}))
+    p = [f"p = {scipy.stats.ttest_ind(*side, equal_var=False).pvalue:.2g}" for side in (([10, 12], [5, 8]), ([10, 12], [9, 13, 11]), ([5, 8], [1, 3]))]
+    runs = rows_of(returns).assign(steps=10**6)
+    lines = stats.peer_table(runs).splitlines()[2:]
+    assert lines[0] == f"| Hopper-v4 | ours | 11 ± 1 (2 of 3, 1 diverged) | 6 ± 2 (2) | {p[0]} |"
+    assert lines[1].startswith("|  | Stable-Baselines3 | 11 ± 2 (3) | 2 ± 1 (2) | p = ")
+    assert lines[2] == f"|  | Welch's test | {p[1]} | {p[2]} |  |"
+    assert stats.peer_table(runs.assign(steps=10**5)) == ""  # shorter than the paper's
+
+
 def test_without_other_variants_there_is_nothing_to_say_of_them(data):
     every_run, _, curves = data
     sections = stats.sections(stats.main_runs(every_run), stats.main_runs(every_run), curves)
