@@ -451,13 +451,12 @@ def test_the_clip_as_a_beta_is_the_clip_to_the_bit(checkout, flags):
 
 
 def test_write_your_own_by_the_readme(checkout):
-    """Steps 1 to 4 as they stand there, the training cut short; step 5 is benchmark.sh's, and its tests' matter."""
+    """Steps 1 to 4 as they stand there, the training cut short; 5 and 6 are benchmark.sh's, and its tests' matter."""
     shutil.copy(ROOT / "benchmark.sh", checkout)
     shutil.copytree(ROOT / "plots", checkout / "plots", ignore=shutil.ignore_patterns("results", "*.png", "*.svg"))
     blocks = re.findall(r"```(\w+)\n(.*?)```", README[README.index("## Write your own") :], re.DOTALL)
-    (_, copy), (_, diff), (_, look), (_, train), (_, sweep) = [(kind, re.sub(r"(?m)^   ", "", text)) for kind, text in blocks]
-    assert [kind for kind, _ in blocks] == ["bash", "diff", "bash", "bash", "bash"]
-    assert sweep.split()[0] == "./benchmark.sh"
+    (_, copy), (_, diff), (_, look), (_, train), *sweeps = [(kind, re.sub(r"(?m)^   ", "", text)) for kind, text in blocks]
+    assert [kind for kind, _ in blocks] == ["bash", "diff", "bash", "bash", "bash", "bash"]
 
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     shell = {"cwd": checkout, "env": environment(PATH=path), "capture_output": True, "text": True}
@@ -474,6 +473,9 @@ def test_write_your_own_by_the_readme(checkout):
     (result,) = checkout.glob("runs/*/result.json")
     result = json.loads(result.read_text())
     assert (result["exp_name"], result["env_id"]) == ("mine", "Hopper-v4")
+    for _, sweep in sweeps:
+        runs = subprocess.run(["bash", "-c", sweep.strip() + " --dry-run"], check=True, **shell).stdout.splitlines()
+        assert runs and all(" --total-timesteps 1000000 " in run for run in runs)
 
 
 # The picture.
