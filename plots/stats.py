@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import report
-from scipy.stats import binomtest, bootstrap, norm, t, trim_mean, ttest_ind, ttest_ind_from_stats
+from scipy.stats import binomtest, bootstrap, norm, t, ttest_ind, ttest_ind_from_stats
 
 import ppo_clip_continuous
 import ppo_kl_scalar_continuous
@@ -189,8 +189,14 @@ def scores(runs):
 
 
 def iqm(*tasks, axis=-1):
-    """The interquartile mean: of the scores of all tasks, the mean of the middle half."""
-    return trim_mean(np.concatenate(tasks, axis), 0.25, axis)
+    """The interquartile mean: of the scores of all tasks, the mean of the middle half. Each task weighs the same, whatever
+    its number of seeds (scipy's trim_mean knows no weights)."""
+    weights = np.concatenate([np.full(task.shape[axis], 1 / task.shape[axis] / len(tasks)) for task in tasks])
+    scores = np.concatenate(tasks, axis)
+    order = np.argsort(scores, axis)
+    below = np.cumsum(weights[order], axis)
+    kept = below.clip(0.25, 0.75) - (below - weights[order]).clip(0.25, 0.75)
+    return 2 * (np.take_along_axis(scores, order, axis) * kept).sum(axis)
 
 
 def improvement(*tasks, axis=-1):
@@ -214,12 +220,11 @@ def interval(statistic, samples, resamples=5000):
 def aggregates(runs):
     """The interquartile mean and the probability of improvement over clip, with their intervals, as {variant: (IQM,
     improvement or None)}; names of variants; the tasks, and the numbers of seeds. Empty without a task with scores."""
+    runs, names = merged(runs)
     cells, tasks = scores(runs)
-    names = merged(runs)[1]
-    shown = [variant for variant in cells if not (names and variant in FORMS[1:])]
     counts = sorted({len(sample) for samples in cells.values() for sample in samples})
     results = {}
-    for variant in shown:
+    for variant in cells:
         compared = variant != "clip" and "clip" in cells and counts[0] > 1  # a single seed says nothing
         over = interval(improvement, [*cells[variant], *cells["clip"]]) if compared else None
         results[variant] = interval(iqm, cells[variant]), over
@@ -367,7 +372,9 @@ def aggregate_table(runs):
     return markdown(rows, labels=1) + f"\n\n{note}"
 
 
-SCORE_NOTE = "Score: 0 is a random policy, 1 the paper's PPO-Clip; a run that diverged scores 0."
+SCORE_NOTE = (
+    "Each task weighs the same. Score: 0 is a random policy, 1 the paper's PPO-Clip; a run that diverged scores 0."
+)
 
 
 def beside_clip_table(runs):
