@@ -156,10 +156,19 @@ def diverged(runs, task, variant):
     return runs.loc[(runs["env_id"] == task) & (runs["variant"] == variant) & runs["diverged"], "seed"]
 
 
+FEWER = "klip and phi are not drawn where clip has more seeds: their mean would part from its."
+
+
+def fewer(runs, task):
+    """Which of klip and phi lack seeds that clip has."""
+    having = runs[runs["env_id"] == task].groupby("variant")["seed"].agg(set)
+    return [v for v in stats.FORMS[1:] if v in having and having[v] < having.get("clip", set())]
+
+
 def draw_returns(ax, runs, curves, task, variants):
     for variant in variants:
         table = wide(curves, task, variant, "episodic_return")
-        if table.empty:
+        if table.empty or variant in fewer(runs, task):
             continue
         mean, std, look = table.mean(axis=1), table.std(axis=1, ddof=0), style(variant)
         ax.fill_between(table.index, mean - std, mean + std, color=look["color"], alpha=0.1, linewidth=0, zorder=1)
@@ -179,8 +188,9 @@ def learning_curves(runs, curves):
         ax.remove()
     for row in axes:
         row[0].set_ylabel("episodic return")
-    note = f"Wide lines: mean over seeds; bands: ± one standard deviation; thin lines: every seed ({SMOOTHED}). {CROSS}"
-    note = note if runs["diverged"].any() else note.replace(CROSS, "")
+    note = f"Wide lines: mean over seeds; bands: ± one standard deviation; thin lines: every seed ({SMOOTHED}). "
+    note += CROSS + " " if runs["diverged"].any() else ""
+    note += FEWER if any(fewer(runs, task) for task in tasks) else ""
     return finish(figure, note, variants)
 
 
@@ -436,9 +446,10 @@ def final_returns(runs):
 
 def paper_curves(runs, curves):
     """Our curves and the paper's, a row a task, a column a variant, of runs as long as the paper's; None without any."""
-    runs = runs[runs["steps"] == runs["env_id"].map(stats.PAPER["steps"])]
+    variants = [stats.MAIN[0], *stats.MAIN[3:]]
+    runs = runs[runs["variant"].isin(variants) & (runs["steps"] == runs["env_id"].map(stats.PAPER["steps"]))]
     curves = curves[curves["run"].isin(runs["run"])]
-    tasks, variants = stats.in_order(runs["env_id"], stats.TASKS), [stats.MAIN[0], *stats.MAIN[3:]]
+    tasks = stats.in_order(runs["env_id"], stats.TASKS)
     if not tasks:
         return None
     figure, axes = grid(len(tasks), len(variants), 1.05, sharex="row", sharey="row")
@@ -576,16 +587,16 @@ def overview(runs, curves):
     plane.set_title(r"The clip as a penalty: $\beta_t(w, \hat{A})$", loc="left")
 
     variants, tasks = drawn(runs), stats.in_order(runs["env_id"], stats.TASKS)
-    # Of the bimodal task a mean says little.
-    task = max(tasks, key=lambda t: (t != stats.BIMODAL, (runs["env_id"] == t).sum()))
+    # Of the bimodal task a mean says little, and where klip and phi are drawn they are seen to lie on clip.
+    task = max(tasks, key=lambda t: (t != stats.BIMODAL, not fewer(runs, t), (runs["env_id"] == t).sum()))
     draw_returns(returns, runs, curves, task, variants)
     returns.set_title(f"{task}: episodic return\n{seeds(runs, task, 44)}", loc="left")
     steps_axis(returns)
 
     counts = {}
-    for task in tasks:
-        for form in forms_of(runs, task):
-            table, equal, other, unknown = differences(runs, curves, task, form)
+    for place in tasks:
+        for form in forms_of(runs, place):
+            table, equal, other, unknown = differences(runs, curves, place, form)
             table.index = table.index / table.index[-1]
             draw_differences(difference, table, form)
             counts[form] = counts.get(form, np.zeros(3, int)) + [len(equal), len(other), len(unknown)]
@@ -598,6 +609,7 @@ def overview(runs, curves):
     difference.set_xlim(0, 1.02)
     note = (
         f"{BAND_NOTE}Returns: mean over seeds, ± one standard deviation, thin lines every seed ({SMOOTHED}). "
-        "Difference: every iteration of every task and seed that clip has too."
+        "Difference: every iteration of every task and seed that clip has too. "
     )
+    note += FEWER if fewer(runs, task) else ""
     return finish(figure, note, stats.in_order([*stats.FORMS, *variants], stats.ORDER))

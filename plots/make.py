@@ -96,14 +96,16 @@ def save(figure, out, name, data_sha256):
 
 def pictures(runs, every_run, curves):
     main, betas = stats.main_runs(runs), stats.betas_runs(runs)
-    # Where clip has more seeds than klip and phi, its mean over all would part their curves.
+    # Where clip has more seeds than klip and phi, its mean over all would part theirs.
     alike = stats.with_seeds_of(main, main[main["variant"].isin(stats.FORMS[1:])])
-    alike_curves, betas_curves = (curves[curves["run"].isin(part["run"])] for part in (alike, betas))
+    main_curves, alike_curves, betas_curves = (curves[curves["run"].isin(part["run"])] for part in (main, alike, betas))
     drawn = {}
-    for name in ("overview", "learning_curves", "identity", "partition", "beta"):
+    for name in ("overview", "learning_curves"):
+        drawn[name] = getattr(figures, name)(main, main_curves) if len(main) else None
+    for name in ("identity", "partition", "beta"):
         drawn[name] = getattr(figures, name)(alike, alike_curves) if len(alike) else None
     drawn |= {"final_returns": figures.final_returns(main), "aggregate": figures.aggregate(main)}
-    drawn["paper_curves"] = figures.paper_curves(main, curves)
+    drawn["paper_curves"] = figures.paper_curves(main, main_curves)
     for name in figures.MULTIPLES:
         drawn[f"betas_{name}"] = figures.small_multiples(betas, betas_curves, name) if len(betas) else None
     drawn |= {"betas_final_returns": figures.final_returns(betas), "betas_aggregate": figures.aggregate(betas)}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import report
-from scipy.stats import binomtest, bootstrap, norm, t, ttest_ind, ttest_ind_from_stats
+from scipy.stats import binomtest, bootstrap, mannwhitneyu, norm, t, ttest_ind, ttest_ind_from_stats
 
 import ppo_clip_continuous
 import ppo_kl_scalar_continuous
@@ -306,6 +306,15 @@ def tested(first, second):
     return verdict(ttest_ind(first, second, equal_var=False).pvalue if min(len(first), len(second)) > 1 else np.nan)
 
 
+def ranked(first, second):
+    """The chance that a run of the first sample returns more than one of the second, a tie counting half, and the
+    Mann-Whitney test that it is 0.5; a dash if either has fewer than two."""
+    if min(len(first), len(second)) < 2:
+        return "—"
+    wins, p = mannwhitneyu(first, second)
+    return f"{number(wins / len(first) / len(second), 2)}, {verdict(p)}"
+
+
 CELLS_NOTE = (
     "Final return: mean ± standard deviation (divisor n, in both rows) over the seeds that finished, whose number is in "
     "brackets. Identical triples: seeds with which clip, klip and phi ended with the same parameters, bit for bit. —: no "
@@ -337,6 +346,7 @@ def sections(runs, every_run, curves):
         "aggregate": aggregate_table(main),
         "breakout": breakout_table(main),
         "scalar_tests": tests_table(merged(main)[0]),
+        "scalar_ranks": tests_table(merged(main)[0], ranked),
         "scalar_region": region_table(merged(main)[0], curves),
         "betas": betas_table(betas),
         "betas_tests": tests_table(betas),
@@ -456,13 +466,13 @@ def betas_table(runs):
     return markdown(rows, labels=1) + note
 
 
-def tests_table(runs):
-    """Welch's test between each coefficient's final returns and clip's, of those that finished."""
+def tests_table(runs, compared=tested):
+    """A comparison of each coefficient's final returns with clip's, of those that finished: by default Welch's test."""
     tasks = in_order(runs["env_id"], TASKS)
     returns = runs.dropna(subset="final_return").groupby(["variant", "env_id"])["final_return"].agg(list)
     rows = [["coefficient", *tasks]]
     for variant in in_order(runs.loc[runs["variant"] != "clip", "variant"], ORDER):
-        rows.append([variant, *(tested(returns.get((variant, task), []), returns.get(("clip", task), [])) for task in tasks)])
+        rows.append([variant, *(compared(returns.get((variant, task), []), returns.get(("clip", task), [])) for task in tasks)])
     return markdown(rows, labels=1) if len(rows) > 1 and "clip" in set(runs["variant"]) else ""
 
 

@@ -180,8 +180,16 @@ def test_a_missing_cell_is_shown_as_missing(made, data):
     assert ours[3].endswith("(1)")
     assert "±" not in ours[3]
     assert ours[4:] == ["—", "1 of 1"]
-    titles = [ax.get_title(loc="left") for ax in figures.learning_curves(runs, curves).axes]
+    figure = figures.learning_curves(runs, curves)
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert any("missing:\nkl_adaptive" in title or "missing: kl_adaptive" in title for title in titles)
+    # A mean over fewer seeds than clip's would part from it: phi has one seed, klip both.
+    assert figures.fewer(runs, "Pendulum-v1") == ["phi"]
+    pendulum = figure.axes[titles.index(next(title for title in titles if title.startswith("Pendulum-v1")))]
+    colors = {line.get_color() for line in pendulum.lines}
+    assert colors >= {figures.STYLES[v]["color"] for v in ("clip", "klip", "kl_fixed")}
+    assert figures.STYLES["phi"]["color"] not in colors
+    assert figures.FEWER.split()[0] in figure.get_supxlabel()
 
 
 def test_a_run_that_diverged_is_counted_and_not_averaged(made, data):
@@ -631,6 +639,10 @@ def test_each_coefficient_is_tested_beside_clip():
         f"| spo | p = {p:.2g}, differs | — |",
         "| none | — | — |",
     ]
+    # All three above all three is 1 of 20 orders, and its mirror image. 3 beats two of three, 1 ties with one: 2.5 of 6.
+    assert stats.ranked([3, 5, 4.5], [1, 2, 1.5]) == "1.00, p = 0.1"
+    assert stats.ranked([3, 1], [4, 2, 1]).startswith("0.42, p = ")
+    assert stats.tests_table(rows_of(returns), stats.ranked).splitlines()[2] == "| spo | 0.00, p = 0.1 | — |"
 
 
 def test_a_second_implementation_is_tested_beside_ours(monkeypatch):
