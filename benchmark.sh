@@ -101,7 +101,7 @@ plan_knobs() { # the same for each value in KNOBS
   done <<< "$KNOBS"
 }
 
-report() { "$PYTHON" plots/report.py "$@" ${skip_collected:+--skip-collected} "$base" <<< "$plan"; }
+report() { "$PYTHON" tools/report.py "$@" ${skip_collected:+--skip-collected} "$base" <<< "$plan"; }
 
 install() { # makes .venv and installs requirements.txt, unless that is done or the user brings his own Python
   [ -z "${PYTHON:-}" ] || { command -v "$PYTHON" > /dev/null || die "PYTHON=$PYTHON: no such program"; return; }

@@ -146,7 +146,7 @@ def make_env(env_id, video_folder=None):
         env.reset()
         try:
             env.render()
-        except Exception as error:  # noqa: BLE001 (every renderer has errors of its own)
+        except Exception as error:
             fail(f"--capture-video: cannot render ({error!r}); set MUJOCO_GL=egl, or leave it out")
         env = gym.wrappers.RecordVideo(env, video_folder, disable_logger=True)
     return DropInfo(env if len(env.observation_space.shape) == 1 else gym.wrappers.FlattenObservation(env))
@@ -247,7 +247,7 @@ def train(args):
         fail("--cuda: torch finds no GPU here; leave it out")
     run_name = args.run_name or f"{args.env_id}__{args.exp_name}__{args.seed}__{int(start_time)}"
     folder, video_folder = Path("runs", run_name), Path("videos", run_name) if args.capture_video else None
-    if folder.exists() or video_folder and any(video_folder.glob("*")):
+    if folder.exists() or (video_folder and any(video_folder.glob("*"))):
         fail(f"--run-name: {folder} or its videos exist; choose another name, or move them away")
     makers = [lambda i=i: make_env(args.env_id, None if i else video_folder) for i in range(args.num_envs)]
     envs = gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)

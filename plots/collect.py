@@ -182,7 +182,10 @@ def load(results):
 def sha256(results):
     """A hash of a data set, of the tables alone: zlib's versions compress them differently."""
     names = sorted(load_runs(results)["run"])
-    tables = [(results / "runs.csv").read_bytes(), *(gzip.decompress(curve_path(results, n).read_bytes()) for n in names)]
+    tables = [
+        (results / "runs.csv").read_bytes(),
+        *(gzip.decompress(curve_path(results, n).read_bytes()) for n in names),
+    ]
     return hashlib.sha256(b"".join(tables)).hexdigest()
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "betas")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "betas"), str(HERE.parent / "tools")]
 
 import figures  # noqa: F401 (its fonts)
 import numpy as np

@@ -39,7 +39,9 @@ STYLES = {
 # The rest are a row each, or few in a panel: eight looks are enough.
 OTHERS = [
     {"color": color, "linewidth": 1.6, "linestyle": dashes, "marker": marker}
-    for color, dashes, marker in zip(("#0072B2", "#E69F00", "#D55E00", "#555555") * 2, ["-"] * 4 + ["--"] * 4, "DvPp*<>h")
+    for color, dashes, marker in zip(
+        ("#0072B2", "#E69F00", "#D55E00", "#555555") * 2, ["-"] * 4 + ["--"] * 4, "DvPp*<>h"
+    )
 ]
 SETS = {"in": r"$I_\mathrm{in}$", "kill": r"$I_\mathrm{kill}$", "pass": r"$I_\mathrm{pass}$"}
 
@@ -87,14 +89,18 @@ def row_title(row, text):
 def seeds(runs, task, width=200):
     """How many seeds stand behind a task's curves, and which variants are missing or diverged."""
     of_task = runs[runs["env_id"] == task]
-    counts = {v: int((of_task["variant"] == v).sum()) for v in stats.in_order([*stats.MAIN, *of_task["variant"]], stats.ORDER)}
+    counts = {
+        v: int((of_task["variant"] == v).sum()) for v in stats.in_order([*stats.MAIN, *of_task["variant"]], stats.ORDER)
+    }
     having = {}
     for variant, count in counts.items():
         having.setdefault(count, []).append(variant)
     parts = [f"{plural(n) if n else 'missing'}: {', '.join(having[n])}" for n in sorted(having, reverse=True)]
     parts = parts if len(parts) > 1 else [plural(*having)]
     diverged = of_task.loc[of_task["diverged"], "variant"].value_counts()
-    parts += [f"{variant}: {diverged[variant]} of {counts[variant]} diverged" for variant in counts if variant in diverged]
+    parts += [
+        f"{variant}: {diverged[variant]} of {counts[variant]} diverged" for variant in counts if variant in diverged
+    ]
     return textwrap.fill("; ".join(parts), width)
 
 
@@ -342,7 +348,13 @@ def aggregate(runs):
             if result is None:
                 continue
             value, low, high = result
-            look = {"color": style(variant)["color"], "linewidth": 7, "alpha": 0.8, "solid_capstyle": "butt", "zorder": 2}
+            look = {
+                "color": style(variant)["color"],
+                "linewidth": 7,
+                "alpha": 0.8,
+                "solid_capstyle": "butt",
+                "zorder": 2,
+            }
             ax.plot([low, high], [y, y], **look)
             ax.plot(value, y, color="black", marker="d", markersize=6, zorder=3)
             label = stats.number(value, 2)
@@ -440,7 +452,9 @@ def final_returns(runs):
         ax.xaxis.set_major_locator(MaxNLocator(4))
     for ax in axes.flat[: len(tasks)][-columns:]:
         ax.set_xlabel("final return")
-    note = "Dots: every seed that finished; diamonds: their mean; line: that of clip. Grey: the paper's mean ± standard "
+    note = (
+        "Dots: every seed that finished; diamonds: their mean; line: that of clip. Grey: the paper's mean ± standard "
+    )
     return finish(figure, note + "deviation over 5 seeds.")
 
 
@@ -459,10 +473,20 @@ def paper_curves(runs, curves):
             mean, std = table.mean(axis=1), table.std(axis=1, ddof=0)
             ax.fill_between(table.index, mean - std, mean + std, color=color, alpha=0.25, linewidth=0)
             ax.plot(table.index, mean, color=color, linewidth=2.5)
-            published = stats.PAPER_CURVES[(stats.PAPER_CURVES["task"] == task) & (stats.PAPER_CURVES["variant"] == variant)]
+            published = stats.PAPER_CURVES[
+                (stats.PAPER_CURVES["task"] == task) & (stats.PAPER_CURVES["variant"] == variant)
+            ]
             ax.plot(published["global_step"], published["episodic_return"], color="black", linewidth=1, zorder=3)
             final, spread = (stats.PAPER.loc[task, f"{variant}_{name}"] for name in ("mean", "std"))
-            ax.errorbar(1.04 * stats.PAPER.loc[task, "steps"], final, spread, color="black", marker="d", markersize=3.5, zorder=3)
+            ax.errorbar(
+                1.04 * stats.PAPER.loc[task, "steps"],
+                final,
+                spread,
+                color="black",
+                marker="d",
+                markersize=3.5,
+                zorder=3,
+            )
             steps_axis(ax, task == tasks[-1])
         row_title(row, f"{task}, {seeds_of(runs, task)}")
     figure.supylabel("episodic return", fontsize=10)
@@ -488,7 +512,9 @@ def knobs(runs, points):
             draw_knob(ax, place)
             if "clip" not in set(place["variant"]):
                 level = clip[(clip["env_id"] == task) & clip["seed"].isin(place["seed"])]["final_return"].mean()
-                reference = [ax.axhline(level, color=STYLES["clip"]["color"], linewidth=3, zorder=1.8, label="clip, same seeds")]
+                reference = [
+                    ax.axhline(level, color=STYLES["clip"]["color"], linewidth=3, zorder=1.8, label="clip, same seeds")
+                ]
             counts = place.groupby(["variant", "value"]).size()
             ax.set_title(f"{task}\n{plural(counts.min(), counts.max())} a point", loc="left")
             ax.set_xlabel(f"--{knob.replace('_', '-')}")

@@ -25,7 +25,7 @@ from pathlib import Path
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = "1"
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]  # the theory is drawn from the scripts
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "tools")]  # the theory is drawn from the scripts
 
 import collect
 import design_axis
@@ -131,7 +131,11 @@ def documents(out):
 
 
 def results_page(sections):
-    parts = [f"## {name.replace('_', ' ').capitalize()}\n\n{part}\n" for name, part in sections.items() if part and name != "final_return_untested"]
+    parts = [
+        f"## {name.replace('_', ' ').capitalize()}\n\n{part}\n"
+        for name, part in sections.items()
+        if part and name != "final_return_untested"
+    ]
     return "\n".join(["Written by plots/make.py from the data set in results/.\n", *parts])
 
 

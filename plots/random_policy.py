@@ -41,5 +41,7 @@ if __name__ == "__main__":
     returns = {task: random_returns(task) for task in pd.read_csv(PAPER, comment="#")["task"]}
     rows = [(task, EPISODES, f"{r.mean():.4g}", f"{r.std():.4g}") for task, r in returns.items()]
     with (Path(__file__).parent / "random_policy.csv").open("w") as file:
-        file.write("# Return of an untrained policy: a clipped standard Gaussian, uniform if Discrete (random_policy.py).\n")
+        file.write(
+            "# Return of an untrained policy: a clipped standard Gaussian, uniform if Discrete (random_policy.py).\n"
+        )
         pd.DataFrame(rows, columns=["task", "episodes", "mean", "std"]).to_csv(file, index=False)

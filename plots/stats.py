@@ -92,7 +92,9 @@ def select(runs):
     )
     is_current, chosen, notes = pd.Series(current(runs), runs.index), [], []
     for (task, variant, version), others in runs[~is_current].groupby(["env_id", "variant", "script_sha256"]):
-        notes.append(f"{task}, {variant}: runs of another version, script_sha256 {version[:8] or 'unknown'}: {len(others)}")
+        notes.append(
+            f"{task}, {variant}: runs of another version, script_sha256 {version[:8] or 'unknown'}: {len(others)}"
+        )
     runs = runs[is_current]
     for task in in_order(runs["env_id"], TASKS):
         of_task = runs[runs["env_id"] == task]
@@ -251,7 +253,10 @@ def beside_clip(ours, task, variant):
     here, there = means[0] - means[1], means[2] - means[3]
     if counts.min() < 2:
         return here, there, here - there, np.nan, np.nan
-    error, freedom = np.sqrt(squares.sum()), squares.sum() ** 2 / (squares**2 / (counts - 1)).sum()  # Welch-Satterthwaite
+    error, freedom = (
+        np.sqrt(squares.sum()),
+        squares.sum() ** 2 / (squares**2 / (counts - 1)).sum(),
+    )  # Welch-Satterthwaite
     return here, there, here - there, error * t.isf(0.025, freedom), 2 * t.sf(abs(here - there) / error, freedom)
 
 
@@ -284,9 +289,13 @@ def final_returns(runs, tests=True):
         cells = {v: of_task[of_task["variant"] == v] for v in variants}
         found = same[same.index.get_level_values("env_id") == task]
         steps = f", {of_task['steps'].iloc[0]:,} steps" if len(of_task) else ""
-        rows.append([task, f"ours{steps}", *map(cell, cells.values()), f"{found.sum()} of {len(found)}" if len(found) else "—"])
+        rows.append(
+            [task, f"ours{steps}", *map(cell, cells.values()), f"{found.sum()} of {len(found)}" if len(found) else "—"]
+        )
         if task in PAPER.index:
-            paper = {v: (PAPER.loc[task, f"{v}_mean"], PAPER.loc[task, f"{v}_std"]) for v in variants if f"{v}_mean" in PAPER}
+            paper = {
+                v: (PAPER.loc[task, f"{v}_mean"], PAPER.loc[task, f"{v}_std"]) for v in variants if f"{v}_mean" in PAPER
+            }
             published = {v: f"{mean:,} ± {std:,} (5)" for v, (mean, std) in paper.items()}
             rows.append(["", "paper", *(published.get(v, "—") for v in variants), ""])
             if tests and set(of_task["steps"]) == {PAPER.loc[task, "steps"]}:
@@ -378,7 +387,9 @@ def aggregate_table(runs):
     rows = [["variant", "interquartile mean score", "probability of improvement over clip"]]
     rows += [[names.get(variant, variant), *map(estimate, both)] for variant, both in results.items()]
     seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-    note = f"{', '.join(tasks)}; seeds that every variant has ({seeds}). {SCORE_NOTE} 95 % bootstrap intervals, by task."
+    note = (
+        f"{', '.join(tasks)}; seeds that every variant has ({seeds}). {SCORE_NOTE} 95 % bootstrap intervals, by task."
+    )
     return markdown(rows, labels=1) + f"\n\n{note}"
 
 
@@ -396,7 +407,9 @@ def beside_clip_table(runs):
         ours = runs[runs["env_id"] == task]
         found = [beside_clip(ours, task, v) for v in variants]
         if set(ours["steps"]) == {PAPER.loc[task, "steps"]} and not np.isnan(found).any():
-            texts = [[number(here), number(there), f"{number(d)} ± {number(half)}"] for here, there, d, half, _ in found]
+            texts = [
+                [number(here), number(there), f"{number(d)} ± {number(half)}"] for here, there, d, half, _ in found
+            ]
             rows.append([task, *np.ravel(texts)])
             zs.append([np.sign(d) * norm.isf(p / 2) for _, _, d, _, p in found])
     if not zs:
@@ -411,7 +424,7 @@ def beside_clip_table(runs):
 
 
 def peer_table(runs):
-    """Clip and β = 1 beside Stable-Baselines3's PPO with the same two objectives (tests/peer.py), of runs as long."""
+    """Clip and β = 1 beside Stable-Baselines3's PPO with the same two objectives (tools/peer.py), of runs as long."""
     rows = [["task", "", "clip", "kl_fixed", f"{TEST}, kl_fixed and clip"]]
     for task, of_task in PEER.groupby("task"):
         ours = runs[(runs["env_id"] == task) & (runs["steps"] == PAPER.loc[task, "steps"])]
@@ -434,7 +447,9 @@ def breakout_table(runs):
         above, seeds = int((of_variant["final_return"] > BREAKOUT).sum()), len(of_variant)
         span = binomtest(above, seeds).proportion_ci(method="wilson")
         shares = [number(100 * share) for share in (above / seeds, span.low, span.high)]
-        rows.append([names.get(variant, variant), f"{seeds}", f"{above}", f"{shares[0]} %", f"{shares[1]} to {shares[2]} %"])
+        rows.append(
+            [names.get(variant, variant), f"{seeds}", f"{above}", f"{shares[0]} %", f"{shares[1]} to {shares[2]} %"]
+        )
     return markdown(rows, labels=1) if len(rows) > 1 else ""
 
 
@@ -442,10 +457,18 @@ def kill_peak_table(runs, curves):
     """The largest share of I_kill in an iteration of clip, of the mean over seeds, where the paper's is known."""
     rows = [["task", "ours", "paper"]]
     for task in in_order(PAPER.index[PAPER["kill_peak"].notna()], TASKS):
-        of_clip = runs[(runs["env_id"] == task) & (runs["variant"] == "clip") & (runs["steps"] == PAPER.loc[task, "steps"])]
+        of_clip = runs[
+            (runs["env_id"] == task) & (runs["variant"] == "clip") & (runs["steps"] == PAPER.loc[task, "steps"])
+        ]
         if len(of_clip):
             shares = curves[curves["run"].isin(of_clip["run"])].groupby("global_step")["kill"].mean()
-            rows.append([task, f"{100 * shares.max():.1f} % ({len(of_clip)})", f"{100 * PAPER.loc[task, 'kill_peak']:.1f} % (5)"])
+            rows.append(
+                [
+                    task,
+                    f"{100 * shares.max():.1f} % ({len(of_clip)})",
+                    f"{100 * PAPER.loc[task, 'kill_peak']:.1f} % (5)",
+                ]
+            )
     return markdown(rows, labels=1) if len(rows) > 1 else ""
 
 
@@ -458,11 +481,17 @@ def betas_table(runs):
         of_variant = runs[runs["variant"] == variant]
         rows.append([variant, *(cell(of_variant[of_variant["env_id"] == task]) for task in tasks)])
     clip = runs[runs["variant"] == "clip"].set_index(["env_id", "seed"])["params_sha256"]
-    same = [r.variant != "clip" and r.params_sha256 == clip.get((r.env_id, r.seed), "") != "" for r in runs.itertuples()]
+    same = [
+        r.variant != "clip" and r.params_sha256 == clip.get((r.env_id, r.seed), "") != "" for r in runs.itertuples()
+    ]
     counts = runs[same].groupby(["variant", "env_id"]).size()
     seeds = runs.groupby(["variant", "env_id"]).size()
     like_clip = ", ".join(f"{' on '.join(place)} ({count} of {seeds[place]})" for place, count in counts.items())
-    note = f"\n\nRuns that ended with the parameters of clip's run of that seed, bit for bit: {like_clip}." if like_clip else ""
+    note = (
+        f"\n\nRuns that ended with the parameters of clip's run of that seed, bit for bit: {like_clip}."
+        if like_clip
+        else ""
+    )
     return markdown(rows, labels=1) + note
 
 
@@ -472,7 +501,9 @@ def tests_table(runs, compared=tested):
     returns = runs.dropna(subset="final_return").groupby(["variant", "env_id"])["final_return"].agg(list)
     rows = [["coefficient", *tasks]]
     for variant in in_order(runs.loc[runs["variant"] != "clip", "variant"], ORDER):
-        rows.append([variant, *(compared(returns.get((variant, task), []), returns.get(("clip", task), [])) for task in tasks)])
+        rows.append(
+            [variant, *(compared(returns.get((variant, task), []), returns.get(("clip", task), [])) for task in tasks)]
+        )
     return markdown(rows, labels=1) if len(rows) > 1 and "clip" in set(runs["variant"]) else ""
 
 
@@ -521,7 +552,10 @@ def cost_table(runs, every_run):
     for task in in_order(runs["env_id"], TASKS):
         of_task = every_run[every_run["env_id"] == task]
         steps = " to ".join(f"{n:,}" for n in dict.fromkeys((of_task["steps"].min(), of_task["steps"].max())))
-        hours, rate = number(of_task["wall_time_s"].sum() / 3600, 2), number(runs.loc[runs["env_id"] == task, "sps"].median())
+        hours, rate = (
+            number(of_task["wall_time_s"].sum() / 3600, 2),
+            number(runs.loc[runs["env_id"] == task, "sps"].median()),
+        )
         rows.append([task, f"{len(of_task)}", steps, hours, rate])
     rows.append(["all", f"{len(every_run)}", "", number(every_run["wall_time_s"].sum() / 3600, 2), ""])
     return markdown(rows, labels=1)

@@ -27,7 +27,8 @@ class Copy:
     def __init__(self, folder):
         self.folder = Path(folder) / "a copy"
         (self.folder / "plots" / "results").mkdir(parents=True)
-        for path in (*ROOT.glob("ppo_*.py"), ROOT / "benchmark.sh", ROOT / "plots" / "report.py"):
+        (self.folder / "tools").mkdir()
+        for path in (*ROOT.glob("ppo_*.py"), ROOT / "benchmark.sh", ROOT / "tools" / "report.py"):
             shutil.copy(path, self.folder / path.relative_to(ROOT))
         self.runs = self.folder / "runs"
         self.gate = Path(folder) / "gate"

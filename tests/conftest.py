@@ -15,7 +15,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config):
-    config.addinivalue_line("filterwarnings", "ignore:.*out of date")  # the paper's tasks are v4; the scripts say so too
+    config.addinivalue_line(
+        "filterwarnings", "ignore:.*out of date"
+    )  # the paper's tasks are v4; the scripts say so too
 
 
 @pytest.fixture

@@ -66,7 +66,12 @@ class Faulty(Countdown):
     def step(self, action):
         obs, gained, *over, info = super().step(action)
         self.steps_left -= 1
-        return self.observed("final" if any(over) else "observation", obs), float(self.observed("reward", gained)), *over, info
+        return (
+            self.observed("final" if any(over) else "observation", obs),
+            float(self.observed("reward", gained)),
+            *over,
+            info,
+        )
 
 
 # At which step, and what. Seeded with 2, Countdown's fifth episode ends at step 23.

@@ -105,7 +105,9 @@ def run_in_turn(folder, commands):
 
     with ThreadPoolExecutor(2) as pool:
         codes = list(pool.map(half, (list(cwds)[::2], list(cwds)[1::2])))
-    runs = {name: Run(cwd, 0, *((cwd / f"std{kind}").read_text() for kind in ("out", "err"))) for name, cwd in cwds.items()}
+    runs = {
+        name: Run(cwd, 0, *((cwd / f"std{kind}").read_text() for kind in ("out", "err"))) for name, cwd in cwds.items()
+    }
     assert codes == [0, 0], [run.stderr for run in runs.values()]
     return runs
 

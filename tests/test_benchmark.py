@@ -18,7 +18,7 @@ from helpers import environment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds and kills processes through /proc")
 
-MINE = '''
+MINE = """
 import sys
 from pathlib import Path
 
@@ -42,7 +42,7 @@ if __name__ == "__main__":
     args = tyro.cli(Args)
     klip.surrogate = surrogate
     klip.train(args)
-'''
+"""
 
 FEW = ("--tasks", "CartPole-v1", "--variants", "clip")  # what follows overrides it
 
@@ -99,7 +99,11 @@ def test_knobs(copy):
         assert getattr(args, knob) == float(value)
         assert args.run_name == f"knobs/{knob}={value}/{args.env_id}__{args.exp_name}__{args.seed}"
         found[knob, value] += 1
-    values = {"clip_coef": ("0.1", "0.3"), "beta": ("0.1", "0.3", "3", "10"), "kl_target": ("0.003", "0.01", "0.03", "0.1")}
+    values = {
+        "clip_coef": ("0.1", "0.3"),
+        "beta": ("0.1", "0.3", "3", "10"),
+        "kl_target": ("0.003", "0.01", "0.03", "0.1"),
+    }
     assert found == {(knob, value): 9 for knob in values for value in values[knob]}
     assert {args.env_id for args in runs} == {"CartPole-v1", "HalfCheetah-v4", "Hopper-v4"}
     assert {args.seed for args in runs} == {0, 1, 2}
@@ -109,7 +113,9 @@ def test_a_sweep_over_a_knob(copy):
     arguments = ("knobs", "--tasks", "CartPole-v1", "--variants", "clip", "--seeds", "0", "--total-timesteps", "512")
     code, output = copy.call(*arguments)
     assert code == 0 and "2 runs: 2 done" in output, output
-    results = [json.loads(path.read_text()) for path in copy.runs.glob("knobs/*/CartPole-v1__ppo_clip_cartpole__0/result.json")]
+    results = [
+        json.loads(path.read_text()) for path in copy.runs.glob("knobs/*/CartPole-v1__ppo_clip_cartpole__0/result.json")
+    ]
     assert {result["args"]["clip_coef"] for result in results} == {0.1, 0.3}
     rows = [line.split() for line in output.splitlines() if line.startswith("CartPole-v1 ")]
     assert {tuple(row[1:3]) for row in rows} == {("clip", "clip_coef=0.1"), ("clip", "clip_coef=0.3")}
@@ -118,7 +124,16 @@ def test_a_sweep_over_a_knob(copy):
 
 
 def test_filters(copy):
-    arguments = ("--tasks", "Hopper-v4,CartPole-v1", "--variants", "clip,phi", "--seeds", "3,7", "--total-timesteps", "4096")
+    arguments = (
+        "--tasks",
+        "Hopper-v4,CartPole-v1",
+        "--variants",
+        "clip,phi",
+        "--seeds",
+        "3,7",
+        "--total-timesteps",
+        "4096",
+    )
     output = copy.call("--dry-run", *arguments, "--track", "--wandb-project-name", "two words")[1]
     expected = [
         f"ppo_{form}_{family}.py --track --wandb-project-name 'two words' --env-id {task} --seed {seed} "
@@ -139,7 +154,9 @@ def test_a_folder_of_its_own(copy):
     arguments = ("--tasks", "CartPole-v1", "--variants", "clip", "--seeds", "0", "--total-timesteps", "512")
     code, output = copy.call(*arguments, "--into", "of mine", "--script-args", "--clip-coef 0.1")
     assert code == 0, output
-    assert [path.parent for path in copy.runs.rglob("result.json")] == [copy.runs / "of mine" / "CartPole-v1__ppo_clip_cartpole__0"]
+    assert [path.parent for path in copy.runs.rglob("result.json")] == [
+        copy.runs / "of mine" / "CartPole-v1__ppo_clip_cartpole__0"
+    ]
     assert copy.call(*arguments, "--into=of mine", "--script-args=--clip-coef 0.1", "--dry-run") == (0, "")
     assert copy.call(*arguments, "--dry-run")[1].count("\n") == 1
 
@@ -150,7 +167,9 @@ def test_status_submits_nothing(copy):
 
 def test_one_line_adds_a_task_and_one_a_variant(copy):
     copy.edit("\nCartPole-v1       cartpole    100000", "\nSwimmer-v5 continuous 5\nCartPole-v1 cartpole 100000")
-    copy.edit("\nphi               cont", "\nwide continuous ppo_clip_continuous.py --exp-name wide --clip-coef 0.4\nphi cont")
+    copy.edit(
+        "\nphi               cont", "\nwide continuous ppo_clip_continuous.py --exp-name wide --clip-coef 0.4\nphi cont"
+    )
     output = copy.call("--dry-run", "--tasks", "Swimmer-v5", "--variants", "wide", "--seeds", "0")[1]
     assert "--exp-name wide --clip-coef 0.4 --env-id Swimmer-v5" in output
     assert "--run-name Swimmer-v5__wide__0" in output and output.count("\n") == 1

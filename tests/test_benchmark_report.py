@@ -1,4 +1,4 @@
-"""plots/report.py: what it makes of results, and the tables that it reads from benchmark.sh."""
+"""tools/report.py: what it makes of results, and the tables that it reads from benchmark.sh."""
 
 import json
 import os
@@ -8,14 +8,25 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
-sys.path.insert(0, str(ROOT / "plots"))
+sys.path[:0] = [str(ROOT / "plots"), str(ROOT / "tools")]
 
 import report
 import stats
 
 import ppo_clip_cartpole
 
-ARGUMENTS = ("--num-steps", "32", "--num-minibatches", "2", "--env-id", "CartPole-v1", "--seed", "0", "--total-timesteps", "256")
+ARGUMENTS = (
+    "--num-steps",
+    "32",
+    "--num-minibatches",
+    "2",
+    "--env-id",
+    "CartPole-v1",
+    "--seed",
+    "0",
+    "--total-timesteps",
+    "256",
+)
 
 
 def run_of(variant="clip", seed=0, folder=""):
@@ -101,8 +112,16 @@ def test_a_run_that_went_on_uncompiled_is_the_one_asked_for(tmp_path, result):
     "log, word, remark",
     [
         ("=== 2026-01-01 00:00:00 python\nstep 1\n", "missing", ""),
-        ("=== 2026-01-01 00:00:00 python\nValueError: x\nbye\n=== exit code 1\n", "failed", "exit code 1, log {log}\n  ValueError: x"),
-        ("=== 20 a\nerror: old\n=== exit code 1\n=== 20 b\nnew\n=== exit code 137\n", "failed", "exit code 137, log {log}\n  new"),
+        (
+            "=== 2026-01-01 00:00:00 python\nValueError: x\nbye\n=== exit code 1\n",
+            "failed",
+            "exit code 1, log {log}\n  ValueError: x",
+        ),
+        (
+            "=== 20 a\nerror: old\n=== exit code 1\n=== 20 b\nnew\n=== exit code 137\n",
+            "failed",
+            "exit code 137, log {log}\n  new",
+        ),
         ("=== 20 a\n=== exit code 1\n=== 20 b\nstep 1\n", "missing", ""),
     ],
 )

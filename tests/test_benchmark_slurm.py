@@ -68,7 +68,9 @@ def cluster():
     variables = {"SLURM_CONF": f"{folder}/slurm.conf", "PATH": f"{os.environ['PATH']}:/usr/sbin"}
 
     def call(*command):
-        done = subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, env=environment(**variables), capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -177,5 +179,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(slurm, tmp_path):
     copy = Copy(tmp_path)
     copy.runs.touch()
     code, output = copy.call(*FOUR, "--slurm", **slurm.variables)
-    assert code == 2 and output.startswith("error: --slurm: ") and "Not a directory" in output and output.count("\n") == 1
+    assert (
+        code == 2 and output.startswith("error: --slurm: ") and "Not a directory" in output and output.count("\n") == 1
+    )
     assert not slurm("squeue", "--noheader")

@@ -455,7 +455,9 @@ def test_write_your_own_by_the_readme(checkout):
     shutil.copy(ROOT / "benchmark.sh", checkout)
     shutil.copytree(ROOT / "plots", checkout / "plots", ignore=shutil.ignore_patterns("results", "*.png", "*.svg"))
     blocks = re.findall(r"```(\w+)\n(.*?)```", README[README.index("## Write your own") :], re.DOTALL)
-    (_, copy), (_, diff), (_, look), (_, train), *sweeps = [(kind, re.sub(r"(?m)^   ", "", text)) for kind, text in blocks]
+    (_, copy), (_, diff), (_, look), (_, train), *sweeps = [
+        (kind, re.sub(r"(?m)^   ", "", text)) for kind, text in blocks
+    ]
     assert [kind for kind, _ in blocks] == ["bash", "diff", "bash", "bash", "bash", "bash"]
 
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"

@@ -106,7 +106,13 @@ def test_the_defaults_are_the_protocol():
         "norm_adv": "rollout", "clip_coef": 0.2, "clip_vloss": True, "ent_coef": 0.0, "vf_coef": 0.5,
         "max_grad_norm": 0.5, "target_kl": None, "cuda": False, "track": False, "capture_video": False,
     }  # fmt: skip
-    continuous = {"env_id": "HalfCheetah-v4", "total_timesteps": 10**6, "num_envs": 1, "num_steps": 2048, "compile": True}
+    continuous = {
+        "env_id": "HalfCheetah-v4",
+        "total_timesteps": 10**6,
+        "num_envs": 1,
+        "num_steps": 2048,
+        "compile": True,
+    }
     cartpole = {"env_id": "CartPole-v1", "total_timesteps": 10**5, "num_envs": 4, "num_steps": 128, "compile": False}
     for script in SCRIPTS:
         args = asdict(importlib.import_module(script).Args())
@@ -114,4 +120,9 @@ def test_the_defaults_are_the_protocol():
         assert {name: args[name] for name in wanted} == wanted
         assert args["num_envs"] * args["num_steps"] / args["num_minibatches"] == 64
         if "kl_scalar" in script:
-            assert (args["beta"], args["adaptive_beta"], args["kl_target"], args["kl_penalty"]) == (1.0, False, 0.02, "full")
+            assert (args["beta"], args["adaptive_beta"], args["kl_target"], args["kl_penalty"]) == (
+                1.0,
+                False,
+                0.02,
+                "full",
+            )

@@ -13,7 +13,9 @@ from helpers import ROOT
 
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "betas" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TRAINS = re.compile(r"^(?:\S*python |uv run --with-requirements requirements.txt )?(ppo_\w+\.py|\./benchmark\.sh)\b", re.MULTILINE)
+TRAINS = re.compile(
+    r"^(?:\S*python |uv run --with-requirements requirements.txt )?(ppo_\w+\.py|\./benchmark\.sh)\b", re.MULTILINE
+)
 
 
 def names(path):

@@ -98,7 +98,13 @@ def check_no_result(folder):
 def test_ctrl_c(moment, tmp_path):
     """As a terminal sends it: to the whole process group."""
     here = environment(TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
-    how = {"cwd": tmp_path, "env": here, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    how = {
+        "cwd": tmp_path,
+        "env": here,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.DEVNULL,
+        "start_new_session": True,
+    }
     how |= {"text": True}
     compiling = moment == "compiling"
     with subprocess.Popen(command("ppo_klip_continuous", *LONG, *["--no-compile"] * (not compiling)), **how) as process:
@@ -173,7 +179,9 @@ def test_a_coefficient_that_cannot_be_compiled_trains_uncompiled(tmp_path):
     """A change that a reader might try: torch cannot trace a branch that depends on the data in one graph."""
     done = changed(tmp_path, "beta = torch.where", "beta = (1.0 if advantages.mean() > 0 else 0.9) * torch.where")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("--compile is off: ") and "Unsupported" in done.stderr and done.stderr.count("\n") == 1
+    assert (
+        done.stderr.startswith("--compile is off: ") and "Unsupported" in done.stderr and done.stderr.count("\n") == 1
+    )
     assert done.result["args"]["compile"] is False
 
 

@@ -17,7 +17,11 @@ CASES = {
     "cartpole, eager": ("cartpole", THREE, CARTPOLE),
     "cartpole, compiled": ("cartpole", THREE, (*CARTPOLE, "--compile")),
     "Acrobot": ("cartpole", THREE, (*CARTPOLE, "--env-id", "Acrobot-v1")),
-    "LunarLander": ("cartpole", THREE, (*CARTPOLE, "--env-id", "LunarLander-v3", "--gamma", "0.999", "--ent-coef", "0.01")),
+    "LunarLander": (
+        "cartpole",
+        THREE,
+        (*CARTPOLE, "--env-id", "LunarLander-v3", "--gamma", "0.999", "--ent-coef", "0.01"),
+    ),
 }
 SEEDED = ("eager, 1 environment", "compiled, 1 environment", "cartpole, eager")
 
@@ -25,7 +29,9 @@ SEEDED = ("eager, 1 environment", "compiled, 1 environment", "cartpole, eager")
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The cases; those of SEEDED once more, in a process each; and two with another seed."""
-    cases = {f"{form} {case}": (f"ppo_{form}_{task}", *how) for case, (task, forms, how) in CASES.items() for form in forms}
+    cases = {
+        f"{form} {case}": (f"ppo_{form}_{task}", *how) for case, (task, forms, how) in CASES.items() for form in forms
+    }
     for case in ("eager, 1 environment", "cartpole, eager"):
         cases[f"clip {case} other seed"] = (*cases[f"clip {case}"], "--seed", "1")
     again = {f"clip {case} again": cases[f"clip {case}"] for case in SEEDED}

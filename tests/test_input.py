@@ -37,7 +37,14 @@ OUT_OF_RANGE = {
 KL_SCALAR_OUT_OF_RANGE = {"beta": ("-1", "nan", "inf"), "kl_target": POSITIVE, "kl_penalty": ("reverse",)}
 SPACES = [f"countdown_env:{name}-v0" for name in ("Dict", "Number", "MultiDiscrete")]
 BAD_TASKS = {
-    "ppo_klip_continuous": ["no_such_module:Task-v0", "Hopper-v1", "not an id", "CartPole-v1", "countdown_env:Integers-v0", *SPACES],
+    "ppo_klip_continuous": [
+        "no_such_module:Task-v0",
+        "Hopper-v1",
+        "not an id",
+        "CartPole-v1",
+        "countdown_env:Integers-v0",
+        *SPACES,
+    ],
     "ppo_clip_cartpole": ["no_such_module:Task-v0", "CartPole-v7", "not an id", "Pendulum-v1", "Hopper-v4", *SPACES],
 }
 
@@ -184,7 +191,10 @@ BOUNDS = {
 def test_bounds_that_the_initial_policy_misses_are_told(script, low, high, tmp_path, monkeypatch, capfd):
     """One of two actions has them."""
     monkeypatch.chdir(tmp_path)
-    spaces = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Box(np.array([-1, low], np.float32), np.array([1, high], np.float32))
+    spaces = (
+        gym.spaces.Box(-1, 1, (3,)),
+        gym.spaces.Box(np.array([-1, low], np.float32), np.array([1, high], np.float32)),
+    )
     monkeypatch.setitem(gym.registry, "Bounds-v0", gym.envs.registration.EnvSpec("Bounds-v0", lambda: Spaces(*spaces)))
     module = importlib.import_module(script)
     module.train(module.Args(env_id="Bounds-v0", **SMALL))

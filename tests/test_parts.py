@@ -27,7 +27,11 @@ def perturbed(agent):
 
 def test_gaussian_policy_is_that_of_torch_distributions():
     torch.manual_seed(0)
-    agent, obs, actions = perturbed(continuous.Agent(5, 3).double()), torch.randn(64, 5).double(), torch.randn(64, 3).double()
+    agent, obs, actions = (
+        perturbed(continuous.Agent(5, 3).double()),
+        torch.randn(64, 5).double(),
+        torch.randn(64, 3).double(),
+    )
     logprob, entropy, value = agent(obs, actions)
     policy = Normal(agent.actor_mean(obs), agent.actor_logstd.exp().expand(64, 3))
     torch.testing.assert_close(logprob, policy.log_prob(actions).sum(-1), rtol=1e-12, atol=1e-12)
@@ -194,7 +198,9 @@ def reference_loss(agent, minibatch, args):
         policy = Categorical(logits=agent.actor(obs))
         logprob, entropy = policy.log_prob(actions), policy.entropy()
     ratio = (logprob - old_logprob).exp()
-    policy_loss = torch.max(-advantages * ratio, -advantages * torch.clamp(ratio, 1 - args.clip_coef, 1 + args.clip_coef)).mean()
+    policy_loss = torch.max(
+        -advantages * ratio, -advantages * torch.clamp(ratio, 1 - args.clip_coef, 1 + args.clip_coef)
+    ).mean()
     values = agent.critic(obs)[:, 0]
     value_loss = (values - returns) ** 2
     if args.clip_vloss:
@@ -276,7 +282,11 @@ def test_kl_scalar_update_is_adam_on_the_penalised_loss(task, kl_penalty):
     optimizer = torch.optim.Adam(reference.parameters(), lr=1e-3, eps=1e-5)
 
     def policy(logits_or_mean, logstd):
-        return Categorical(logits=logits_or_mean) if task == "cartpole" else Independent(Normal(logits_or_mean, logstd.exp()), 1)
+        return (
+            Categorical(logits=logits_or_mean)
+            if task == "cartpole"
+            else Independent(Normal(logits_or_mean, logstd.exp()), 1)
+        )
 
     for minibatch in minibatches(reference, task == "cartpole", steps, np.random.default_rng(0)):
         obs, actions, old_logprob, advantages, returns, old_values = minibatch

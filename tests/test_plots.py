@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.proto.wandb_internal_pb2 import Record
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "plots")]
+sys.path[:0] = [str(ROOT), str(ROOT / "plots"), str(ROOT / "tools")]
 
 import collect
 import figures
@@ -37,7 +37,13 @@ import ppo_klip_cartpole
 import ppo_klip_continuous
 import ppo_phi_continuous
 
-CONTINUOUS = {"env_id": "Pendulum-v1", "compile": False, "total_timesteps": 1024, "num_steps": 256, "num_minibatches": 4}
+CONTINUOUS = {
+    "env_id": "Pendulum-v1",
+    "compile": False,
+    "total_timesteps": 1024,
+    "num_steps": 256,
+    "num_minibatches": 4,
+}
 DISCRETE = {"total_timesteps": 1024, "num_steps": 32, "num_minibatches": 2}
 
 
@@ -111,7 +117,17 @@ def files(folder):
 
 
 def test_every_picture_and_table_is_there_and_opens(made):
-    names = ["overview", "learning_curves", "identity", "partition", "beta", "final_returns", "aggregate", "knobs", *make.THEORY]
+    names = [
+        "overview",
+        "learning_curves",
+        "identity",
+        "partition",
+        "beta",
+        "final_returns",
+        "aggregate",
+        "knobs",
+        *make.THEORY,
+    ]
     names += ["betas_learning_curves", "betas_kl", "betas_outside", "betas_final_returns"]
     expected = {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     expected |= {"results.md", "final_return.tex", "results/runs.csv"}
@@ -129,7 +145,9 @@ def test_the_same_runs_give_the_same_bytes(made, runs_dir, tmp_path, capsys):
 
 def test_the_columns_and_that_each_value_is_a_logged_one(made, runs_dir):
     runs = pd.read_csv(made.out / "results" / "runs.csv")
-    columns = "run env_id variant seed final_return diverged_at sps wall_time_s params_sha256 script_sha256 versions args"
+    columns = (
+        "run env_id variant seed final_return diverged_at sps wall_time_s params_sha256 script_sha256 versions args"
+    )
     assert list(runs.columns) == columns.split()
     columns = "global_step episodic_return approx_kl in kill pass beta_p01 beta_p10 beta_p50 beta_p90 beta_p99"
     assert len(runs) == 14
@@ -155,7 +173,9 @@ def test_each_row_of_the_curves_is_of_its_run(made):
     runs, curves = collect.load(made.out / "results")
     for run, curve in curves.groupby("run"):
         row = runs.set_index("run").loc[run]
-        assert {*zip(curve["env_id"], curve["variant"], curve["seed"])} == {(row["env_id"], row["variant"], int(row["seed"]))}
+        assert {*zip(curve["env_id"], curve["variant"], curve["seed"])} == {
+            (row["env_id"], row["variant"], int(row["seed"]))
+        }
         alone = pd.read_csv(collect.curve_path(made.out / "results", run))
         assert curve["global_step"].tolist() == alone["global_step"].tolist()
         np.testing.assert_array_equal(curve["in"], alone["in"].astype(np.float32))
@@ -320,14 +340,17 @@ def test_the_log_of_a_run_that_diverged_ends_before_the_iteration(runs_dir, tmp_
     result, log = read()
     result |= {"final_return": None, "diverged_at": at}
     log = [row for row in log if row["global_step"] <= 256 * iterations]
-    log = [{tag: np.nan if "approx_kl" in tag else np.inf if "p99" in tag else value for tag, value in row.items()} for row in log]
+    log = [
+        {tag: np.nan if "approx_kl" in tag else np.inf if "p99" in tag else value for tag, value in row.items()}
+        for row in log
+    ]
     assert collect.collect([("a/b", lambda: (result, log))], tmp_path) == (1, [])
     runs, curves = collect.load(tmp_path)
     assert runs[["run", "final_return", "diverged_at"]].to_numpy().tolist() == [["a/b", "", str(at)]]
     assert curves["global_step"].tolist() == [256 * (i + 1) for i in range(iterations)]
     assert curves["approx_kl"].isna().all()
     assert np.isposinf(curves["beta_p99"]).all()
-    log += [{"global_step": 256 * (iterations + 1), **{tag: 0.0 for tag in collect.TAGS}}]
+    log += [{"global_step": 256 * (iterations + 1), **dict.fromkeys(collect.TAGS, 0.0)}]
     line = f"other: its log holds {iterations + 1} of {iterations} iterations"
     assert collect.collect([("other", lambda: (result, log))], tmp_path) == (1, [line])
 
@@ -366,7 +389,9 @@ def test_other_arguments_are_not_averaged(made, data, monkeypatch):
     sections = stats.sections(runs, every_run, curves)
     monkeypatch.setattr(stats, "KNOBS", ["beta"])  # what ./benchmark.sh knobs does not sweep is a setting
     swapped = stats.sections(runs, every_run, curves)
-    assert (swapped["knobs"], swapped["settings"]) == (sections["settings"], sections["knobs"]) == ("", sections["knobs"])
+    assert (
+        (swapped["knobs"], swapped["settings"]) == (sections["settings"], sections["knobs"]) == ("", sections["knobs"])
+    )
 
 
 def test_an_argument_that_is_none_by_default_is_a_setting_as_others(made):
@@ -378,7 +403,10 @@ def test_an_argument_that_is_none_by_default_is_a_setting_as_others(made):
         every_run = pd.concat([every_run, changed.assign(final_return=str(default + 1))])
     runs, every_run, _ = stats.select(every_run)
     points = stats.knob_points(runs, every_run)[1]
-    tables = [[line.split(" | ") for line in text.splitlines()] for text in stats.knob_tables(points, stats.cell).split("\n\n")]
+    tables = [
+        [line.split(" | ") for line in text.splitlines()]
+        for text in stats.knob_tables(points, stats.cell).split("\n\n")
+    ]
     heads = [[name.strip("`| ") for name in head[2:]] for head, *_ in tables]
     assert heads == [
         ["--norm-adv minibatch", "--norm-adv rollout"],
@@ -432,7 +460,12 @@ def rows_of(returns, **columns):
 def test_aggregates_against_a_computation_by_hand():
     rng, returns = np.random.default_rng(1), {}
     table = [("Hopper-v4", "clip", 5), ("Hopper-v4", "klip", 4), ("Ant-v4", "clip", 9), ("Ant-v4", "klip", 5)]
-    for task, variant, n in [*table, ("Walker2d-v4", "clip", 3), ("Pendulum-v1", "clip", 3), ("Pendulum-v1", "klip", 3)]:
+    for task, variant, n in [
+        *table,
+        ("Walker2d-v4", "clip", 3),
+        ("Pendulum-v1", "clip", 3),
+        ("Pendulum-v1", "klip", 3),
+    ]:
         returns[task, variant] = dict(enumerate(rng.normal(1000, 500, n).round()))
     cells, tasks = stats.scores(rows_of(returns))
     assert tasks == ["Hopper-v4", "Ant-v4"]  # Walker2d-v4 lacks klip, Pendulum-v1 is not in the paper
@@ -445,6 +478,7 @@ def test_aggregates_against_a_computation_by_hand():
     for v in ("clip", "klip"):
         for found, task in zip(cells[v], tasks):
             assert found == pytest.approx(scaled[task, v])
+
     def middle_half(hopper, ant):
         """Repeated so that both tasks have 20 scores, of which the lowest and the highest quarter go."""
         return np.mean(sorted([*hopper] * 5 + [*ant] * 4)[10:-10])
@@ -467,10 +501,14 @@ def test_aggregates_against_a_computation_by_hand():
 
 
 def test_a_score_does_not_move_when_a_run_is_added_and_a_diverged_run_scores_0():
-    before, _ = stats.scores(rows_of({("Hopper-v4", "clip"): {0: 14.98, 1: 2598.0}, ("Hopper-v4", "spo"): {0: 100.0, 1: None}}))
+    before, _ = stats.scores(
+        rows_of({("Hopper-v4", "clip"): {0: 14.98, 1: 2598.0}, ("Hopper-v4", "spo"): {0: 100.0, 1: None}})
+    )
     assert before["clip"][0] == pytest.approx([0, 1])
     assert before["spo"][0][1] == 0
-    after, _ = stats.scores(rows_of({("Hopper-v4", "clip"): {0: 14.98, 1: 2598.0}, ("Hopper-v4", "spo"): {0: 100.0, 1: 9e9}}))
+    after, _ = stats.scores(
+        rows_of({("Hopper-v4", "clip"): {0: 14.98, 1: 2598.0}, ("Hopper-v4", "spo"): {0: 100.0, 1: 9e9}})
+    )
     assert after["clip"][0].tolist() == before["clip"][0].tolist()
     assert after["spo"][0][0] == before["spo"][0][0]
 
@@ -501,7 +539,9 @@ def test_beside_clip_is_welchs_test_where_clip_does_not_vary(monkeypatch):
     paper.loc["Hopper-v4", ["clip_mean", "clip_std", "kl_fixed_mean", "kl_fixed_std"]] = [2500, 0, 2616, 208]
     monkeypatch.setattr(stats, "PAPER", paper)
     returns = [1500.0, 2300.0, 2100.0, 1300.0]
-    runs = rows_of({("Hopper-v4", "kl_fixed"): dict(enumerate(returns)), ("Hopper-v4", "clip"): dict.fromkeys(range(5), 2700.0)})
+    runs = rows_of(
+        {("Hopper-v4", "kl_fixed"): dict(enumerate(returns)), ("Hopper-v4", "clip"): dict.fromkeys(range(5), 2700.0)}
+    )
     sample = np.array([-1.5, -0.5, 0.0, 0.5, 1.5])
     published = 2616 + 208 * sample / sample.std()
     test = scipy.stats.ttest_ind(np.array(returns) - 2700, published - 2500, equal_var=False)
@@ -608,7 +648,10 @@ def test_sections_are_filled_into_documents(capsys):
     after = "a <!-- results: triples -->3 of 3<!-- end --> b\n<!-- results: cost -->\n|2|\n|3|\n<!-- end -->\nc\n"
     assert make.filled(text, sections) == after
     assert make.filled(after, sections) == after
-    assert make.filled("<!-- results: betas --><!-- end -->", sections) == "<!-- results: betas -->no such runs<!-- end -->"
+    assert (
+        make.filled("<!-- results: betas --><!-- end -->", sections)
+        == "<!-- results: betas -->no such runs<!-- end -->"
+    )
     with pytest.raises(SystemExit):
         make.filled("<!-- results: absent -->1<!-- end -->", sections)
     assert "error: <!-- results: absent -->" in capsys.readouterr().err
@@ -616,7 +659,9 @@ def test_sections_are_filled_into_documents(capsys):
 
 def test_the_peak_of_the_killed_share_is_that_of_the_mean_over_seeds():
     names = {"run": list("abcd"), "variant": ["clip", "clip", "klip", "clip"], "steps": [10**6] * 3 + [10**5]}
-    runs = pd.DataFrame({**names, "env_id": ["Hopper-v4"] * 2 + ["Ant-v4"] * 2})  # Ant-v4's clip is shorter than the paper's
+    runs = pd.DataFrame(
+        {**names, "env_id": ["Hopper-v4"] * 2 + ["Ant-v4"] * 2}
+    )  # Ant-v4's clip is shorter than the paper's
     shares = {"run": list("aabbcd"), "global_step": [1, 2, 1, 2, 1, 1], "kill": [0.1, 0.4, 0.3, 0.2, 0.9, 0.8]}
     table = stats.kill_peak_table(runs, pd.DataFrame(shares))
     assert table.splitlines()[2:] == ["| Hopper-v4 | 30.0 % (2) | 10.7 % (5) |"]
@@ -625,14 +670,22 @@ def test_the_peak_of_the_killed_share_is_that_of_the_mean_over_seeds():
 def test_runs_that_never_left_the_clip_are_named():
     returns = {("Hopper-v4", "clip"): {0: 1, 1: 2}, ("Hopper-v4", "dual_clip"): {0: 1, 1: 2}, ("Ant-v4", "spo"): {0: 3}}
     runs = rows_of(returns)
-    for hashes, named in ((["a", "b", "a", "c", "a"], "dual_clip on Hopper-v4 (1 of 2)."), (["a", "", "c", "", ""], None)):
+    for hashes, named in (
+        (["a", "b", "a", "c", "a"], "dual_clip on Hopper-v4 (1 of 2)."),
+        (["a", "", "c", "", ""], None),
+    ):
         note = stats.betas_table(runs.assign(params_sha256=hashes)).splitlines()[-1]
         assert note.startswith("| spo |") if named is None else note.endswith(f"bit for bit: {named}")
 
 
 def test_each_coefficient_is_tested_beside_clip():
     clip, spo = {0: 3.0, 1: 5.0, 2: 4.5, 3: None}, {0: 1.0, 1: 2.0, 2: 1.5}
-    returns = {("Hopper-v4", "clip"): clip, ("Hopper-v4", "spo"): spo, ("Hopper-v4", "none"): {0: 1}, ("Ant-v4", "spo"): {0: 3, 1: 4}}
+    returns = {
+        ("Hopper-v4", "clip"): clip,
+        ("Hopper-v4", "spo"): spo,
+        ("Hopper-v4", "none"): {0: 1},
+        ("Ant-v4", "spo"): {0: 3, 1: 4},
+    }
     p = scipy.stats.ttest_ind([3, 5, 4.5], [1, 2, 1.5], equal_var=False).pvalue
     assert stats.tests_table(rows_of({key: value for key, value in returns.items() if "clip" in key})) == ""
     assert stats.tests_table(rows_of(returns)).splitlines()[2:] == [
@@ -646,10 +699,17 @@ def test_each_coefficient_is_tested_beside_clip():
 
 
 def test_a_second_implementation_is_tested_beside_ours(monkeypatch):
-    returns = {("Hopper-v4", "clip"): {0: 10, 1: 12, 2: None}, ("Hopper-v4", "kl_fixed"): {0: 5, 1: 8}, ("Ant-v4", "clip"): {0: 1}}
+    returns = {
+        ("Hopper-v4", "clip"): {0: 10, 1: 12, 2: None},
+        ("Hopper-v4", "kl_fixed"): {0: 5, 1: 8},
+        ("Ant-v4", "clip"): {0: 1},
+    }
     peers = {"task": "Hopper-v4", "beta": ["", "", "", "1", "1", "3"], "seed": [0, 1, 2, 0, 1, 0]}
     monkeypatch.setattr(stats, "PEER", pd.DataFrame({**peers, "final_return": [9.0, 13, 11, 1, 3, 99]}))
-    p = [f"p = {scipy.stats.ttest_ind(*side, equal_var=False).pvalue:.2g}" for side in (([10, 12], [5, 8]), ([10, 12], [9, 13, 11]), ([5, 8], [1, 3]))]
+    p = [
+        f"p = {scipy.stats.ttest_ind(*side, equal_var=False).pvalue:.2g}"
+        for side in (([10, 12], [5, 8]), ([10, 12], [9, 13, 11]), ([5, 8], [1, 3]))
+    ]
     runs = rows_of(returns).assign(steps=10**6)
     lines = stats.peer_table(runs).splitlines()[2:]
     assert lines[0] == f"| Hopper-v4 | ours | 11 ± 1 (2 of 3, 1 diverged) | 6 ± 2 (2) | {p[0]} |"
@@ -666,8 +726,12 @@ def test_without_other_variants_there_is_nothing_to_say_of_them(data):
 
 
 def test_how_far_the_policy_moves_is_a_median_over_iterations_and_seeds():
-    runs = pd.DataFrame({"run": list("abc"), "variant": ["clip", "spo", "spo"], "env_id": ["Hopper-v4", "Hopper-v4", "Ant-v4"]})
-    curves = pd.DataFrame({"run": list("aaabbb"), "approx_kl": [0.1, 0.2, 9, 0.01, 0.03, np.nan], "in": [1, 0.5, 0.75, 0.9, 0.8, 0.8]})
+    runs = pd.DataFrame(
+        {"run": list("abc"), "variant": ["clip", "spo", "spo"], "env_id": ["Hopper-v4", "Hopper-v4", "Ant-v4"]}
+    )
+    curves = pd.DataFrame(
+        {"run": list("aaabbb"), "approx_kl": [0.1, 0.2, 9, 0.01, 0.03, np.nan], "in": [1, 0.5, 0.75, 0.9, 0.8, 0.8]}
+    )
     assert stats.region_table(runs, curves).splitlines()[2:] == [
         "| clip | 0.200, 25 % | — |",
         "| spo | 0.020, 20 % | — |",
@@ -693,7 +757,16 @@ def test_what_is_committed_follows_from_the_committed_data():
         assert path.read_text() == make.filled(path.read_text(), sections)
     data_sha256 = collect.sha256(plots / "results")
     names = {path.stem for path in plots.glob("*.png")} - set(make.THEORY)
-    assert names >= {"overview", "learning_curves", "identity", "partition", "beta", "final_returns", "aggregate", "paper_curves"}
+    assert names >= {
+        "overview",
+        "learning_curves",
+        "identity",
+        "partition",
+        "beta",
+        "final_returns",
+        "aggregate",
+        "paper_curves",
+    }
     for name in names:
         assert Image.open(plots / f"{name}.png").text["Source"] == data_sha256
         assert data_sha256 in (plots / f"{name}.svg").read_text()

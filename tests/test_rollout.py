@@ -31,7 +31,9 @@ def observe(script, envs, folder, monkeypatch, **arguments):
             return super().forward(obs, actions)
 
     def gae(rewards, values, next_values, *others):
-        rollout = SimpleNamespace(**vars(latest), rewards=rewards, values=values, next_values=next_values, minibatches=[])
+        rollout = SimpleNamespace(
+            **vars(latest), rewards=rewards, values=values, next_values=next_values, minibatches=[]
+        )
         rollouts.append(copy.deepcopy(rollout))
         return original_gae(rewards, values, next_values, *others)
 
@@ -209,7 +211,9 @@ def test_explained_variance_is_that_of_the_returns(observed):
     assert observed.run.values("losses/explained_variance") == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.parametrize("observed", [(f"ppo_kl_scalar_{task}", 3) for task in ("continuous", "cartpole")], indirect=True, ids=str)
+@pytest.mark.parametrize(
+    "observed", [(f"ppo_kl_scalar_{task}", 3) for task in ("continuous", "cartpole")], indirect=True, ids=str
+)
 def test_kl_final_is_from_the_rollouts_policy_to_the_next(observed):
     """Of the whole rollout, after its last update; β's adaptation reads it."""
     expected = []

@@ -134,7 +134,9 @@ def test_result_has_exactly_its_fields(runs, name):
     assert list(result) == [*FIELDS, "versions", *(["eval_returns"] if name in SAVED else [])]
     assert set(result["versions"]) == {"python", "torch", "gymnasium", "mujoco", "numpy"}
     assert result["versions"]["torch"] == torch.__version__
-    assert [result[key] for key in ("env_id", "exp_name", "seed")] == [result["args"][key] for key in ("env_id", "exp_name", "seed")]
+    assert [result[key] for key in ("env_id", "exp_name", "seed")] == [
+        result["args"][key] for key in ("env_id", "exp_name", "seed")
+    ]
     assert result["exp_name"] == COMMANDS[name][0]
     assert result["diverged_at"] is None
     batch = result["args"]["num_envs"] * result["args"]["num_steps"]
@@ -272,7 +274,10 @@ def test_script_sha256_is_that_of_the_code(script, tmp_path, monkeypatch):
     original = importlib.import_module(script)
     assert original.script_sha256(original.Args()) == alone != both
     assert digests(ast.unparse(ast.parse(text)) + "\n# a comment", BETA + "\n# another") == (alone, both)
-    beta_changed, script_changed = digests(text, BETA.replace("0.1", "0.2")), digests(text.replace("1e-5", "1e-6"), BETA)
+    beta_changed, script_changed = (
+        digests(text, BETA.replace("0.1", "0.2")),
+        digests(text.replace("1e-5", "1e-6"), BETA),
+    )
     assert beta_changed[0] == alone != script_changed[0]
     assert len({both, beta_changed[1], script_changed[1]}) == 3
 

@@ -38,7 +38,9 @@ def evaluated(script, log_ratio, advantages, eps, old_logprob=0.0):
     """The surrogate's values and gradients with respect to log π_new, and the ratios."""
     old = torch.full((len(log_ratio),), old_logprob, dtype=torch.float64)
     new = (torch.as_tensor(log_ratio, dtype=torch.float64) + old).requires_grad_()
-    objective = importlib.import_module(script).surrogate(new, old, torch.as_tensor(advantages, dtype=torch.float64), eps)
+    objective = importlib.import_module(script).surrogate(
+        new, old, torch.as_tensor(advantages, dtype=torch.float64), eps
+    )
     assert objective.shape == new.shape
     (gradient,) = torch.autograd.grad(objective.sum(), new)
     return objective.detach().numpy(), gradient.numpy(), (new - old).detach().exp().numpy()

@@ -19,7 +19,9 @@ def egl():
     command = [sys.executable, "-c", context]
     done = subprocess.run(command, env=environment(MUJOCO_GL="egl"), capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"EGL cannot be loaded here (Mesa's libegl1 libegl-mesa0 libgl1-mesa-dri): {done.stderr.splitlines()[-1]}")
+        pytest.skip(
+            f"EGL cannot be loaded here (Mesa's libegl1 libegl-mesa0 libgl1-mesa-dri): {done.stderr.splitlines()[-1]}"
+        )
 
 
 @pytest.fixture(scope="module")

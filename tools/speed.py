@@ -5,11 +5,11 @@ start (imports, compilation). SB3's PPO gets the same protocol (networks, rollou
 Run it while nothing else runs; the medians over the rounds come last:
 
     .venv/bin/pip install stable-baselines3==2.9.2
-    .venv/bin/python tests/speed.py --env-id HalfCheetah-v4
+    .venv/bin/python tools/speed.py --env-id HalfCheetah-v4
 
 A script of another project, such as CleanRL's ppo_continuous_action.py, is timed by its command, in absolute paths:
 
-    .venv/bin/python tests/speed.py --scripts ppo_clip_continuous.py "/its/venv/bin/python /its/ppo_continuous_action.py"
+    .venv/bin/python tools/speed.py --scripts ppo_clip_continuous.py "/its/venv/bin/python /its/ppo_continuous_action.py"
 """
 
 import os
@@ -68,7 +68,9 @@ def sb3(args):
     envs = envs if discrete else VecNormalize(envs)
     networks = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}}
     steps = 128 if discrete else 2048
-    model = PPO("MlpPolicy", envs, n_steps=steps, batch_size=64, n_epochs=10, policy_kwargs=networks, device="cpu", seed=0)
+    model = PPO(
+        "MlpPolicy", envs, n_steps=steps, batch_size=64, n_epochs=10, policy_kwargs=networks, device="cpu", seed=0
+    )
     model.learn(args.long)
 
 
@@ -95,7 +97,9 @@ def main(args):
 
     def show(figures):
         bare, sb3 = (figures[name][1] for name in ("bare environment", "SB3 PPO"))
-        print(f"{args.env_id:24} {'start s':>8} {'us/step':>8} {'steps/s':>8} {'x SB3':>6} {'x bare':>6} {'peak MB':>8}")
+        print(
+            f"{args.env_id:24} {'start s':>8} {'us/step':>8} {'steps/s':>8} {'x SB3':>6} {'x bare':>6} {'peak MB':>8}"
+        )
         for name, (start, micro, memory) in figures.items():
             rates = f"{start:8.1f} {micro:8.1f} {1e6 / micro:8.0f} {sb3 / micro:6.2f} {micro / bare:6.2f} {memory:8.0f}"
             print(f"{name:24} {rates}", flush=True)

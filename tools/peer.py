@@ -1,7 +1,7 @@
 """Final returns of Stable-Baselines3's PPO on the protocol of our scripts, to tell a fault of ours from luck.
 
     .venv/bin/pip install stable-baselines3==2.9.2
-    .venv/bin/python tests/peer.py --env-id Hopper-v4 --seed 0 --beta 1 >> plots/peer.csv
+    .venv/bin/python tools/peer.py --env-id Hopper-v4 --seed 0 --beta 1 >> plots/peer.csv
 
 prints a row of plots/peer.csv: task, β (empty for the clip), seed, final return (as in result.json), steps per second. With
 --beta the clip gives way to a closed-form KL penalty with that coefficient, as in ppo_kl_scalar_continuous.py. What stays
@@ -93,7 +93,6 @@ def main(args):
     beta = "" if args.beta is None else f"{args.beta:g}"
     rate = total / (time.time() - start)
     print(f"{args.env_id},{beta},{args.seed},{np.mean(final.recent):.2f},{rate:.0f}")
-
 
 
 if __name__ == "__main__":

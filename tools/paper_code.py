@@ -2,7 +2,7 @@
 
     git clone https://github.com/learning-mechanisms/KLip-PPO ../paper
     .venv/bin/pip install structlog typer rich pyyaml
-    .venv/bin/python tests/paper_code.py --checkout ../paper
+    .venv/bin/python tools/paper_code.py --checkout ../paper
 
 The paper's code trains a few iterations of each of its 28 baselines. In each iteration our functions get the same
 steps, parameters and minibatches, with the settings of our runs in plots/results. A line a baseline has the largest
