@@ -207,11 +207,18 @@ class Seeds(NamedTuple):
     noise: np.random.SeedSequence
     order: np.random.SeedSequence
     evaluation: np.random.SeedSequence
+    environments: np.random.SeedSequence
 
 
 def make_seeds(seed):
     """Derive a run's Seeds from its seed."""
     return Seeds(*np.random.SeedSequence(seed).spawn(len(Seeds._fields)))
+
+
+def environment_seeds(seed, num_envs):
+    """One seed for each environment. Gymnasium's own, seed, seed + 1, …, are shared by runs with successive seeds."""
+    others = make_seeds(seed).environments.generate_state(num_envs - 1)
+    return [seed, *others.tolist()]
 
 
 def gae(rewards, values, next_values, terminations, dones, gamma, gae_lambda):
@@ -419,7 +426,7 @@ def train(args, surrogate=surrogate):
     # What carries over from one rollout to the next.
     episode_return = np.zeros(args.num_envs)
     episode_length = np.zeros(args.num_envs)
-    current_obs, _ = envs.reset(seed=args.seed)
+    current_obs, _ = envs.reset(seed=environment_seeds(args.seed, args.num_envs))
 
     final_returns = []  # mean episodic return of each iteration in the last tenth of the steps
     latest = "no episode has ended"

@@ -208,11 +208,18 @@ class Seeds(NamedTuple):
     noise: np.random.SeedSequence
     order: np.random.SeedSequence
     evaluation: np.random.SeedSequence
+    environments: np.random.SeedSequence
 
 
 def make_seeds(seed):
     """Derive a run's Seeds from its seed."""
     return Seeds(*np.random.SeedSequence(seed).spawn(len(Seeds._fields)))
+
+
+def environment_seeds(seed, num_envs):
+    """One seed for each environment. Gymnasium's own, seed, seed + 1, …, are shared by runs with successive seeds."""
+    others = make_seeds(seed).environments.generate_state(num_envs - 1)
+    return [seed, *others.tolist()]
 
 
 class RunningStats:
@@ -471,7 +478,7 @@ def train(args, surrogate=surrogate):
     discounted = np.zeros(args.num_envs)
     episode_return = np.zeros(args.num_envs)
     episode_length = np.zeros(args.num_envs)
-    raw_obs, _ = envs.reset(seed=args.seed)
+    raw_obs, _ = envs.reset(seed=environment_seeds(args.seed, args.num_envs))
     obs_stats.update(raw_obs)
     current_obs = obs_stats.normalise(raw_obs)
 
