@@ -84,13 +84,13 @@ def parsed(run):
         fail(f"variant {run.variant}: there is no script {run.script}")
     if {"--help", "-h"} & set(run.arguments):
         fail("--script-args: --help trains nothing")
-    folders = (str(ROOT), str(ROOT / "betas"))  # as where the script itself is started
-    sys.path[:0] = [folder for folder in folders if folder not in sys.path]
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
     try:
         import tyro
 
         module = importlib.import_module(run.script.removesuffix(".py").replace("/", "."))
-        loop = importlib.import_module("loop") if LOOP.exists() and run.script.startswith("betas/") else None
+        loop = importlib.import_module("betas.loop") if LOOP.exists() and run.script.startswith("betas/") else None
     except ImportError as error:
         fail(f"{error}, in {sys.executable}: install requirements.txt there, or leave PYTHON unset")
     if loop:
