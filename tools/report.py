@@ -23,6 +23,10 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTED = ROOT / "plots" / "results" / "runs.csv"
+LOOP = ROOT / "betas" / "loop.py"
+SAME_TRAINING = ROOT / "plots" / "results" / "same_training.csv"  # what tools/same_bits.py found
+SAME_TRAINING_COLUMNS = ("script", "old_script_sha256", "new_script_sha256", "old_commit", "new_commit")
+SAME_TRAINING_COLUMNS += ("num_envs", "versions", "runs")
 FORMS = ("clip", "klip", "phi")  # three forms of one update: trained with one seed, they end with the same bits
 COMPLETE = ("done", "diverged", "collected")
 TO_TRAIN = ("missing", "failed", "running")  # what another sweep is at may be left to this one
@@ -55,7 +59,9 @@ class State(NamedTuple):
 
 def names(table):
     """The distinct first words in a table of benchmark.sh (TASKS, VARIANTS), in its order."""
-    text = re.search(rf'^{table}="\n(.*?)^"', (ROOT / "benchmark.sh").read_text(), re.MULTILINE | re.DOTALL)[1]
+    text = re.search(
+        rf'^{table}="\n(.*?)^"', (ROOT / "benchmark.sh").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )[1]
     return list(dict.fromkeys(line.split()[0] for line in text.splitlines() if line.strip()))
 
 
@@ -71,8 +77,9 @@ def fail(message):
     sys.exit(2)
 
 
-def asked(run):
-    """The script's Args with which a run is to be trained. Ends the program if the script refuses them."""
+def parsed(run):
+    """The Args with which a run is to be trained, and the module whose training it is: the script, or for a file of
+    betas/ the ppo_klip of its actions. Ends the program if the script refuses the arguments."""
     if not (ROOT / run.script).is_file():
         fail(f"variant {run.variant}: there is no script {run.script}")
     if {"--help", "-h"} & set(run.arguments):
@@ -83,13 +90,28 @@ def asked(run):
         import tyro
 
         module = importlib.import_module(run.script.removesuffix(".py").replace("/", "."))
+        loop = importlib.import_module("betas.loop") if LOOP.exists() and run.script.startswith("betas/") else None
     except ImportError as error:
         fail(f"{error}, in {sys.executable}: install requirements.txt there, or leave PYTHON unset")
-    args = tyro.cli(module.Args, prog=run.script, args=run.arguments)
+    if loop:
+        args, module = loop.parse(module.Args, arguments=run.arguments, prog=run.script)
+    else:
+        args = tyro.cli(module.Args, prog=run.script, args=run.arguments)
     name = f"{args.env_id}__{args.exp_name}__{args.seed}"
     if not f"/{run.name}".endswith(f"/{name}"):
         fail(f"{run.name} would be {name}: tasks, seeds (as 0,1) and names have flags of their own; see --help")
-    return args
+    return args, module
+
+
+def asked(run):
+    """The Args with which a run is to be trained. Ends the program if the script refuses them."""
+    return parsed(run)[0]
+
+
+def version_of(run):
+    """The script_sha256 that a run has if it is trained now."""
+    args, module = parsed(run)
+    return module.script_sha256(args) if hasattr(module, "script_sha256") else script_sha256(args)
 
 
 def script_sha256(args):
@@ -109,7 +131,7 @@ def differences(have, want, ignored):
 def read_result(path):
     """The content of a result.json, or a line that says why it is none."""
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return str(error)
     if not isinstance(result, dict):
@@ -118,11 +140,48 @@ def read_result(path):
     return f"{', '.join(wrong)} not there, or not as it should be" if wrong else result
 
 
+def read_joins(path=None):
+    """The rows of same_training.csv, dicts, none if there is no such file: pairs of script_sha256 that train alike."""
+    path = path or SAME_TRAINING
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def is_known(row, joins):
+    """Whether rows of same_training.csv say what this row says: of the same pair, and of as many environments."""
+    pair = ("script", "old_script_sha256", "new_script_sha256")
+    same = [join for join in joins if all(join[column] == row[column] for column in pair)]
+    return any(join["num_envs"] in ("any", row["num_envs"]) for join in same)
+
+
+def version_names(num_envs, joins=None):
+    """{script_sha256: name of its version} for runs with num_envs environments; a hash that is not in it has itself as
+    its name. Hashes joined in same_training.csv, also through several steps, are one version, named after the hash that
+    the file mentions first. A join found with one environment only does not hold for runs with several."""
+    names = {}
+    for join in read_joins() if joins is None else joins:
+        if num_envs > 1 and join["num_envs"] != "any":
+            continue
+        old, new = join["old_script_sha256"], join["new_script_sha256"]
+        first, second = names.setdefault(old, old), names.setdefault(new, new)
+        earlier, later = sorted((first, second), key=list(names).index)
+        names = {sha: earlier if name == later else name for sha, name in names.items()}
+    return names
+
+
+def same_version(one, other, num_envs, joins=None):
+    """Whether runs with num_envs environments of scripts with these two script_sha256 train to the same bits."""
+    names = version_names(num_envs, joins)
+    return names.get(one, one) == names.get(other, other)
+
+
 def is_collected(run, rows):
     """Whether the data set, {run name: row of runs.csv}, has the run, of the same script and arguments."""
     args = asked(run)
     row = rows.get(args.run_name)
-    if row is None or row.get("script_sha256") != script_sha256(args):
+    if row is None or not same_version(row.get("script_sha256"), version_of(run), args.num_envs):
         return False
     if (row["env_id"], row["seed"]) != (run.task, run.seed):
         return False
@@ -149,15 +208,18 @@ def inspect(run, base, queued=(), failed=(), rows=()):
         result = read_result(folder / "result.json")
         if isinstance(result, str):
             return State("damaged", f"its result.json is none ({result}): move {folder} away")
-        wrong = differences(result["args"], asked(run), NOT_TRAINING)
-        if not wrong and result["script_sha256"] != script_sha256(asked(run)):
+        args = asked(run)
+        wrong = differences(result["args"], args, NOT_TRAINING)
+        if not wrong and not same_version(result["script_sha256"], version_of(run), args.num_envs):
             wrong = [f"{run.script} has changed since"]
         if wrong:
             return State("differs", "; ".join(wrong) + f": move {folder} away, or use --into NAME")
         if result["diverged_at"] is not None:
             return State("diverged", f"at step {result['diverged_at']}, log {log}", result)
+        if result["final_return"] is None:
+            return State("done", "no return, because no episode ended in the last tenth of its steps", result)
         return State("done", result=result)
-    lines = (log.read_text(errors="replace").splitlines() or [""]) if log.is_file() else []
+    lines = (log.read_text(encoding="utf-8", errors="replace").splitlines() or [""]) if log.is_file() else []
     if lines and locked(log):
         return State("running", "starting" if lines[-1].startswith("===") else lines[-1])
     if rows and is_collected(run, rows):
@@ -190,18 +252,18 @@ def in_slurm(base, required):
         job, _, index = line.rpartition(" ")
         path = base / "slurm" / f"{job}.list"
         if path.is_file():
-            found.add(path.read_text().splitlines()[int(index)].split("\t")[0])
+            found.add(path.read_text(encoding="utf-8").splitlines()[int(index)].split("\t")[0])
     return found
 
 
 def columns(rows):
     """Rows of text as lines in which the columns are below each other."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def summary(states):
-    """The table of {Run: State} as lines: final return, number and first digits of the hashes for each task and variant."""
+    """The table of {Run: State} as lines: final return, number and first digits of the hashes per task and variant."""
     cells = defaultdict(dict)
     for run, state in states.items():
         cells[run.task, " ".join([run.variant, *run.name.split("/")[:-1]])][run.name] = state
@@ -243,10 +305,10 @@ def identity(states):
         versions = {json.dumps(result["versions"]) for result in forms.values()}
         if len(versions) > 1:
             parted.append("    trained with different libraries: " + " and ".join(versions))
-    counts = [
-        f"{same[forms]} of {number} {'triples' if len(forms) == 3 else 'pairs'} identical to the bit ({' = '.join(forms)})"
-        for forms, number in compared.items()
-    ]
+    counts = []
+    for forms, number in compared.items():
+        groups = "triples" if len(forms) == 3 else "pairs"
+        counts.append(f"{same[forms]} of {number} {groups} identical to the bit ({' = '.join(forms)})")
     if parted:
         counts.append(
             "NOT IDENTICAL. Likely reasons: different machines, different versions of torch, a minibatch that"
@@ -277,13 +339,14 @@ def draw(states, base):
 
 def main(args, lines):
     """Does what benchmark.sh asks for; returns the exit code."""
+    sys.stdout.reconfigure(errors="replace")  # a terminal may have no sign for ±
     runs = [parse(line) for line in lines]
     for name, count in Counter(run.name for run in runs).items():
         if count > 1:
             fail(f"two runs are called {name}: give a variant an --exp-name of its own, or a seed once")
     rows = {}
     if args.skip_collected and COLLECTED.exists():
-        with COLLECTED.open(newline="") as file:
+        with COLLECTED.open(newline="", encoding="utf-8") as file:
             rows = {row["run"]: row for row in csv.DictReader(file)}
     queued = in_slurm(args.base, required=args.mode == "slurm") if args.mode in ("slurm", "status") else ()
     failed = dict(line.split("\t") for line in args.failed.splitlines())
@@ -295,7 +358,7 @@ def main(args, lines):
         for line in remarks(states, ("damaged", "differs")):
             print(line, file=sys.stderr)
         left = [run.name in queued or state.word not in TO_TRAIN for run, state in states.items()]
-        print(*(line for line, done in zip(lines, left) if not done), sep="\n")
+        print(*(line for line, done in zip(lines, left, strict=True) if not done), sep="\n")
         return 0
 
     drawn = args.mode != "end" or draw(states, args.base)
