@@ -40,8 +40,8 @@ from tqdm import tqdm
 ADAM_BETA1 = 0.9
 ADAM_BETA2 = 0.999
 ADAM_EPS = 1e-5
-MAX_EVAL_STEPS = 10_000  # an evaluation ends, also in an environment whose episodes do not
-MAX_VIDEO_STEPS = 1_000  # a recorded frame stays in memory until its video ends
+MAX_EVAL_STEPS = 10_000  # the longest episode of an evaluation; some environments never end one
+MAX_VIDEO_STEPS = 1_000  # the longest video; its frames are kept in memory
 
 warnings.filterwarnings("ignore", message=".*out of date")  # the paper's tasks are v4
 
@@ -68,7 +68,7 @@ class Args:
     anneal_lr: bool = True  # anneal the learning rate linearly to 0
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.99  # the discount factor γ
     gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95  # the λ of generalised advantage estimation
-    num_minibatches: PositiveInt = 8  # minibatches per epoch (2^k samples in each make the bit identity certain)
+    num_minibatches: PositiveInt = 8  # minibatches per epoch (the bit identity needs 2^k samples in each)
     update_epochs: PositiveInt = 10  # the number of epochs per rollout
     norm_adv: Literal["rollout", "minibatch", "none"] = "rollout"  # over what to normalise advantages
     clip_coef: Annotated[float, Field(gt=0, lt=1)] = 0.2  # ε, the half width of the band of value loss and diagnostics
@@ -76,7 +76,7 @@ class Args:
     ent_coef: NonNegativeFloat = 0.0  # the weight of the entropy bonus
     vf_coef: NonNegativeFloat = 0.5  # the weight of the value loss
     max_grad_norm: PositiveFloat = 0.5  # the maximum norm of the gradient
-    target_kl: PositiveFloat | None = None  # stop a rollout's epochs once an epoch's mean approximate KL is above this
+    target_kl: PositiveFloat | None = None  # stop updating on a rollout after an epoch whose mean KL is above this
     beta: NonNegativeFloat = 1.0  # β, the coefficient of the KL penalty (at the start, if adaptive)
     adaptive_beta: bool = False  # adapt β once per rollout
     kl_target: PositiveFloat = 0.02  # the KL that an adaptive β aims at
@@ -99,7 +99,7 @@ def surrogate(new_logprob, old_logprob, advantages, beta, kl):
     return ratio * advantages - beta * kl
 
 
-def kl_penalty(estimator, agent, new_logprobs, batch):
+def kl_estimate(estimator, agent, new_logprobs, batch):
     """KL(π_old ‖ π_new) for each sample of a Batch (N,): in closed form, or estimated from the sampled actions."""
     log_ratio = new_logprobs - batch.logprobs
     if estimator == "sample":
@@ -111,7 +111,7 @@ def kl_penalty(estimator, agent, new_logprobs, batch):
 
 
 def adapted_beta(beta, kl, target):
-    """The next rollout's β (Schulman et al. 2017, §4)."""
+    """The next rollout's β (Schulman et al. 2017, §4), kept within bounds from which it can come back."""
     if kl > 1.5 * target:
         beta = 2 * beta
     elif kl < target / 1.5:
@@ -129,6 +129,7 @@ class Agent(nn.Module):
 
     def forward(self, obs, actions):
         """obs (N, obs_dim), actions (N,) -> log π(a|s) (N,), entropy (N,), value (N,)."""
+        # This is torch.distributions.Categorical, written out so that it is fast and compiles into one graph.
         logprobs = self.actor(obs).log_softmax(-1)
         logprob = logprobs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
         entropy = -(logprobs.exp() * logprobs).sum(-1)
@@ -138,7 +139,7 @@ class Agent(nn.Module):
 def mlp(inputs, outputs, head_std):
     """Two hidden layers of 64 tanh units and a linear head. Orthogonal weights of gain √2, or head_std; zero biases.
 
-    The rollout uses numpy_actor, the same network in numpy: change the two together.
+    The rollout uses the same network in numpy: change numpy_actor, too.
     """
     hidden1 = nn.Linear(inputs, 64)
     hidden2 = nn.Linear(64, 64)
@@ -150,7 +151,7 @@ def mlp(inputs, outputs, head_std):
 
 
 def numpy_actor(agent):
-    """A copy of agent.actor as a numpy function of obs (n, obs_dim): for one observation ten times as fast."""
+    """A copy of agent.actor as a numpy function of obs (n, obs_dim), ten times as fast as torch for one obs."""
     layers = [layer for layer in agent.actor if isinstance(layer, nn.Linear)]
     weights = [layer.weight.detach().cpu().numpy().T.copy() for layer in layers]
     biases = [layer.bias.detach().cpu().numpy().copy() for layer in layers]
@@ -178,11 +179,9 @@ def fail(message):
     sys.exit(2)
 
 
-class PlainStep(gym.Wrapper):
-    """Return observations as arrays of their own, which later steps leave alone, and no info.
-
-    Nothing here reads info, and gathering it from a vector of environments takes a tenth of the time of a step.
-    """
+class DropInfo(gym.Wrapper):
+    """Drop info, which nothing here reads: to collect it costs a tenth of a step. Copy observations, whose array some
+    environments use again."""
 
     def reset(self, **kwargs):
         obs, _ = self.env.reset(**kwargs)
@@ -211,7 +210,7 @@ def make_env(env_id, render=False):
         except Exception as error:  # every renderer has errors of its own
             fail(f"--capture-video: cannot render ({error!r}); set MUJOCO_GL=egl, or leave it out")
     is_vector = isinstance(env.observation_space, gym.spaces.Box) and len(env.observation_space.shape) == 1
-    return PlainStep(env if is_vector else gym.wrappers.FlattenObservation(env))
+    return DropInfo(env if is_vector else gym.wrappers.FlattenObservation(env))
 
 
 def make_envs(args):
@@ -221,31 +220,11 @@ def make_envs(args):
     return gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP, copy=False)
 
 
-class Seeds(NamedTuple):
-    """The seeds of a run's random streams, each independent of the others and of the environments' own."""
-
-    noise: np.random.SeedSequence
-    order: np.random.SeedSequence
-    evaluation: np.random.SeedSequence
-    environments: np.random.SeedSequence
-
-
-def make_seeds(seed):
-    """Derive a run's Seeds from its seed."""
-    return Seeds(*np.random.SeedSequence(seed).spawn(len(Seeds._fields)))
-
-
-def environment_seeds(seed, num_envs):
-    """One seed for each environment. Gymnasium's own, seed, seed + 1, …, are shared by runs with successive seeds."""
-    others = make_seeds(seed).environments.generate_state(num_envs - 1)
-    return [seed, *others.tolist()]
-
-
 def gae(rewards, values, next_values, terminations, dones, gamma, gae_lambda):
     """Generalised advantage estimation (Schulman et al. 2016). All arrays are (T, n), and so is the result.
 
-    next_values are those of the states that the steps led to. At a time limit they count; at a terminal state they do
-    not. The recursion stops at both.
+    next_values are those of the states that the steps led to. A time limit bootstraps from them, a terminal state does
+    not; the recursion stops at both.
     """
     delta = rewards + gamma * next_values * ~terminations - values
     decay = gamma * gae_lambda * ~dones
@@ -268,7 +247,7 @@ class Batch(NamedTuple):
     values: torch.Tensor
     old_policy: torch.Tensor  # the log-probabilities of all actions
 
-    def rows(self, index):
+    def select(self, index):
         """The Batch of the samples that index selects."""
         return Batch(*(column[index] for column in self))
 
@@ -302,10 +281,10 @@ def update(args, surrogate, agent, adam, learning_rate, clip_coef, beta, minibat
     """Take one step of Adam on one minibatch. Returns log w (N,) and the policy loss, value loss and entropy (3,)."""
     new_logprobs, entropy, values = agent(minibatch.obs, minibatch.actions)
     log_ratio = new_logprobs - minibatch.logprobs
-    kl = kl_penalty(args.kl_penalty, agent, new_logprobs, minibatch)
+    kl = kl_estimate(args.kl_penalty, agent, new_logprobs, minibatch)
 
-    # In float64: in float32, w Â and clip(w) Â are the same number for a few samples just outside the band, and on such
-    # a tie torch.min halves the gradient, so that the three forms part.
+    # In float64. In float32, w Â and clip(w) Â can round to the same number just outside the band; torch.min then
+    # splits the gradient between them, and the three forms diverge.
     objective = surrogate(
         new_logprobs.double(), minibatch.logprobs.double(), minibatch.advantages.double(), beta, kl.double()
     )
@@ -327,15 +306,16 @@ def update(args, surrogate, agent, adam, learning_rate, clip_coef, beta, minibat
 
 
 def compile_update(args, *inputs):
-    """Compile update as one graph and try it out on copies of its inputs (without args).
+    """Compile update as one graph, and try it out on copies of these inputs.
 
-    If that fails, say so and return update itself: whatever is wrong with the user's surrogate shows there, too.
+    If that fails, say so and return update itself: a mistake in the surrogate shows there with its own traceback.
     """
     try:
         torch._dynamo.reset()  # or a second train() in this process would get the first one's surrogate
-        torch._dynamo.config.trace_autograd_ops = True
-        # C++ between the kernels, and no guards on tensors, whose shapes never change: else 1.3 times as slow.
-        options = {"cpp_wrapper": not args.cuda, "guard_filter_fn": keep_guards_on_numbers}
+        torch._dynamo.config.trace_autograd_ops = True  # lets torch.autograd.grad be part of the graph
+        # Kernels are called from C++, and inputs are not checked at each call: both together 1.3 times as fast.
+        # If you make a shape, a type or a string change between calls, take the filter out.
+        options = {"cpp_wrapper": not args.cuda, "guard_filter_fn": keep_guards_on_constants}
         compiled_update = torch.compile(update, fullgraph=True, dynamic=False, options=options)
         compiled_update(args, *copy.deepcopy(inputs))
     except Exception as error:  # torch's versions and compilers fail in many ways
@@ -345,8 +325,8 @@ def compile_update(args, *inputs):
     return compiled_update
 
 
-def keep_guards_on_numbers(guards):
-    """Tell torch.compile which of these guards to check at each call."""
+def keep_guards_on_constants(guards):
+    """Tell torch.compile to check Python constants at each call, and nothing else."""
     return [guard.guard_type == "CONSTANT_MATCH" for guard in guards]
 
 
@@ -370,8 +350,117 @@ def make_run_folder(args):
             unix_time += 1
 
 
+def first_bad_step(rewards, obs, next_obs):
+    """The first step of a rollout at which a reward (T, n) or an observation (T, n, obs_dim) is not finite, or None."""
+    finite = np.isfinite(rewards) & np.isfinite(obs).all(-1) & np.isfinite(next_obs).all(-1)
+    finite_steps = finite.all(-1)
+    return None if finite_steps.all() else int(finite_steps.argmin())
+
+
+def diagnostics(log_ratio, losses, advantages, clip_coef, num_minibatches):
+    """An iteration's tags, from log w and Â (updates, N) and the losses (updates, 3) of its updates.
+
+    Losses and KL are means over the last epoch; the clip fraction, the sets and β_t are of all epochs.
+    """
+    # PPO-Clip's sets and β_t, also where another surrogate is trained.
+    ratio = np.exp(log_ratio)
+    above = ratio > 1 + clip_coef
+    below = ratio < 1 - clip_coef
+    kill = (above & (advantages > 0)) | (below & (advantages < 0))
+    passed = (above & (advantages < 0)) | (below & (advantages > 0))
+    beta = np.where(kill, -ratio * advantages, 0.0)
+    beta_p01, beta_p10, beta_p50, beta_p90, beta_p99 = np.percentile(beta, [1, 10, 50, 90, 99])
+    policy_loss, value_loss, entropy = losses[-num_minibatches:].mean(0)
+    return {
+        "losses/policy_loss": policy_loss,
+        "losses/value_loss": value_loss,
+        "losses/entropy": entropy,
+        "losses/old_approx_kl": -log_ratio[-num_minibatches:].mean(),
+        "losses/approx_kl": (ratio - 1 - log_ratio)[-num_minibatches:].mean(),
+        "losses/clipfrac": (above | below).mean(),
+        "partition/in": (~kill & ~passed).mean(),
+        "partition/kill": kill.mean(),
+        "partition/pass": passed.mean(),
+        "beta/p01": beta_p01,
+        "beta/p10": beta_p10,
+        "beta/p50": beta_p50,
+        "beta/p90": beta_p90,
+        "beta/p99": beta_p99,
+    }
+
+
+def params_sha256(agent):
+    """SHA-256 of the bytes of all parameters: two runs with the same one trained to the same bits."""
+    params_bytes = [param.detach().cpu().numpy().tobytes() for param in agent.parameters()]
+    return hashlib.sha256(b"".join(params_bytes)).hexdigest()
+
+
+def script_sha256(args):
+    """SHA-256 of the code of this file, and of the file that defines args if that is another one (in betas/).
+
+    Comments, docstrings, layout and the version of Python make no difference.
+    """
+    files = [Path(__file__).resolve()]
+    args_file = Path(sys.modules[type(args).__module__].__file__).resolve()
+    if args_file not in files:
+        files.append(args_file)
+    code = []
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+                del node.body[0]
+        # Python 3.13 and newer leave empty lists out of a dump, so they, and the commas between fields, are taken out.
+        code.append(re.sub(r"\w+=\[\]|, ", "", ast.dump(tree)))
+    return hashlib.sha256("\n".join(code).encode()).hexdigest()
+
+
+def package_versions():
+    """The versions of what decides the bits, by name; None for a package that is not installed."""
+    versions = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in ("torch", "gymnasium", "mujoco", "numpy"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def write_result(result, folder):
+    """Write result.json, all or nothing: if it is there, the training is complete."""
+    temporary = folder / "result.json.partial"
+    temporary.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    os.replace(temporary, folder / "result.json")
+
+
+def evaluate(path, episodes=10):
+    """Undiscounted returns (episodes,) of a saved agent's most likely actions."""
+    checkpoint = torch.load(path, weights_only=True)
+    args = checkpoint["args"]
+    env = make_env(args["env_id"])
+    agent = Agent(env.observation_space.shape[0], int(env.action_space.n))
+    agent.load_state_dict(checkpoint["agent"])
+    actor = numpy_actor(agent)
+
+    returns = np.zeros(episodes)
+    _, _, eval_seed, _ = np.random.SeedSequence(args["seed"]).spawn(4)  # as in train
+    env.reset(seed=int(eval_seed.generate_state(1)[0]))  # every episode below goes on from this stream
+    for episode in range(episodes):
+        obs, _ = env.reset()
+        for _ in range(MAX_EVAL_STEPS):
+            action = actor(obs[None].astype(np.float32)).argmax()
+            obs, reward, termination, truncation, _ = env.step(env.action_space.start + action)
+            returns[episode] += reward
+            if termination or truncation:
+                break
+    return returns
+
+
 def train(args, surrogate=surrogate):
-    """Train one agent, from the first rollout to result.json."""
+    """Train one agent, from the first rollout to result.json.
+
+    surrogate is a per-sample objective like the one above; a file of betas/ passes its own.
+    """
     start_time = time.time()
     script_hash = script_sha256(args)  # now, because the file may be edited while it runs
     versions = package_versions()
@@ -388,15 +477,18 @@ def train(args, surrogate=surrogate):
     minibatch_size = batch_size // args.num_minibatches
     num_iterations = args.total_timesteps // batch_size
 
-    seeds = make_seeds(args.seed)
-    noise_rng = np.random.default_rng(seeds.noise)
-    order_rng = np.random.default_rng(seeds.order)
+    # Random streams that are independent of each other and of default_rng(args.seed), the first environment's own.
+    noise_seed, order_seed, _, envs_seed = np.random.SeedSequence(args.seed).spawn(4)  # the third one is evaluate's
+    noise_rng = np.random.default_rng(noise_seed)
+    order_rng = np.random.default_rng(order_seed)
+    # Gymnasium's own choice, seed, seed + 1, …, would give runs with successive seeds the same environments.
+    env_seeds = [args.seed, *envs_seed.generate_state(args.num_envs - 1).tolist()]
     torch.manual_seed(args.seed)
     torch.backends.cudnn.deterministic = args.torch_deterministic
     device = torch.device("cuda" if args.cuda else "cpu")
     agent = Agent(obs_dim, num_actions).to(device)
     adam = Adam(list(agent.parameters()))
-    # Tensors, so that what is annealed within a run does not compile the update anew.
+    # Tensors: a Python number that changes within a run would compile the update anew.
     learning_rate = torch.tensor(args.learning_rate, dtype=torch.float64, device=device)
     clip_coef = torch.tensor(args.clip_coef, dtype=torch.float64, device=device)
     beta = torch.tensor(args.beta, dtype=torch.float64, device=device)
@@ -439,10 +531,10 @@ def train(args, surrogate=surrogate):
             envs.envs[0], f"videos/{run_name}", video_length=MAX_VIDEO_STEPS, disable_logger=True
         )
     writer = SummaryWriter(folder)
-    rows = "\n".join(f"|{name}|{value}|" for name, value in vars(args).items())
-    writer.add_text("hyperparameters", f"|arg|value|\n|-|-|\n{rows}")
+    lines = [f"|{name}|{value}|" for name, value in vars(args).items()]
+    writer.add_text("hyperparameters", "\n".join(["|param|value|", "|-|-|", *lines]))
 
-    # The rollout, one row a step and one column an environment.
+    # The rollout: one row a step, one column an environment.
     obs = np.zeros((*rollout_shape, obs_dim), np.float32)
     next_obs = np.zeros((*rollout_shape, obs_dim), np.float32)
     actions = np.zeros(rollout_shape, np.int64)
@@ -452,23 +544,23 @@ def train(args, surrogate=surrogate):
     # What carries over from one rollout to the next.
     episode_return = np.zeros(args.num_envs)
     episode_length = np.zeros(args.num_envs)
-    current_obs, _ = envs.reset(seed=environment_seeds(args.seed, args.num_envs))
+    current_obs, _ = envs.reset(seed=env_seeds)
 
-    final_returns = []  # mean episodic return of each iteration in the last tenth of the steps
+    final_returns = []  # each rollout's mean episodic return, in the last tenth of the steps
     latest = "no episode has ended"
     diverged = None  # what is not finite, in a run that diverges
-    progress = tqdm(total=num_iterations * batch_size, unit=" steps", disable=not sys.stderr.isatty())
+    has_terminal = sys.stderr.isatty()
+    progress = tqdm(total=num_iterations * batch_size, unit=" steps", disable=not has_terminal)
 
     for iteration in range(1, num_iterations + 1):
         global_step = iteration * batch_size
         if args.anneal_lr:
             learning_rate.fill_(args.learning_rate * (1 - (iteration - 1) / num_iterations))
 
-        # Collect a rollout. Where an episode ends, current_obs is the first observation of the next one already.
+        # Collect a rollout.
         actor = numpy_actor(agent)
-        noise = noise_rng.gumbel(
-            size=(*rollout_shape, num_actions)
-        )  # logits + noise is largest with probability π(a|s)
+        # An action's logit plus Gumbel noise is the largest with probability π(a|s).
+        noise = noise_rng.gumbel(size=(*rollout_shape, num_actions))
         ended_returns = []
         ended_lengths = []
         for t in range(args.num_steps):
@@ -479,7 +571,7 @@ def train(args, surrogate=surrogate):
             next_obs[t] = current_obs
             episode_return += rewards[t]
             episode_length += 1
-            if "final_obs" in infos:
+            if "final_obs" in infos:  # an ended episode's last observation; current_obs is the next one's first
                 done = dones[t]
                 next_obs[t, done] = np.stack(infos["final_obs"][done])
                 ended_returns.extend(episode_return[done])
@@ -521,9 +613,9 @@ def train(args, surrogate=surrogate):
         losses = []
         used_advantages = []
         for _ in range(args.update_epochs):
-            shuffled = batch.rows(torch.as_tensor(order_rng.permutation(batch_size), device=device))
+            shuffled = batch.select(torch.as_tensor(order_rng.permutation(batch_size), device=device))
             for start in range(0, batch_size, minibatch_size):
-                minibatch = shuffled.rows(slice(start, start + minibatch_size))
+                minibatch = shuffled.select(slice(start, start + minibatch_size))
                 if args.norm_adv == "minibatch":
                     mean = minibatch.advantages.mean()
                     std = minibatch.advantages.std(correction=0)
@@ -538,18 +630,18 @@ def train(args, surrogate=surrogate):
             approx_kl = (epoch_log_ratio.exp() - 1 - epoch_log_ratio).mean()
             if args.target_kl is not None and approx_kl > args.target_kl:
                 break
-        log_ratios = torch.stack(log_ratios).double().cpu().numpy()
-        losses = torch.stack(losses).double().cpu().numpy()
-        used_advantages = torch.stack(used_advantages).double().cpu().numpy()
-        if not np.isfinite(losses).all() or not all(param.isfinite().all() for param in agent.parameters()):
+        all_log_ratios = torch.stack(log_ratios).double().cpu().numpy()
+        all_losses = torch.stack(losses).double().cpu().numpy()
+        all_advantages = torch.stack(used_advantages).double().cpu().numpy()
+        if not np.isfinite(all_losses).all() or not all(param.isfinite().all() for param in agent.parameters()):
             diverged = "a loss or a parameter"
             break
 
         # Diagnose and log.
-        tags = diagnostics(log_ratios, losses, used_advantages, clip_coef.item(), args.num_minibatches)
+        tags = diagnostics(all_log_ratios, all_losses, all_advantages, clip_coef.item(), args.num_minibatches)
         with torch.no_grad():
             new_logprobs, _, _ = agent(batch_obs, batch_actions)
-            kl = kl_penalty(args.kl_penalty, agent, new_logprobs, batch).mean().item()
+            kl = kl_estimate(args.kl_penalty, agent, new_logprobs, batch).mean().item()
         tags["beta/scalar"] = beta.item()
         tags["kl/final"] = kl
         if args.adaptive_beta:
@@ -567,8 +659,7 @@ def train(args, surrogate=surrogate):
             writer.add_scalar(tag, value, global_step)
         progress.set_postfix_str(latest, refresh=False)
         progress.update(batch_size)
-        tenth_ended = iteration * 10 // num_iterations > (iteration - 1) * 10 // num_iterations
-        if progress.disable and tenth_ended:
+        if not has_terminal and iteration % max(1, num_iterations // 10) == 0:
             print(f"step {global_step}, {tags['charts/SPS']:.0f} steps/s, {latest}", flush=True)
     progress.close()
     envs.close()
@@ -610,107 +701,7 @@ def train(args, surrogate=surrogate):
     print(f"{folder}: final return {final_return}, params_sha256 {result['params_sha256']}")
 
 
-def first_bad_step(rewards, obs, next_obs):
-    """The first step of a rollout at which a reward (T, n) or an observation (T, n, obs_dim) is not finite, or None."""
-    finite = np.isfinite(rewards) & np.isfinite(obs).all(-1) & np.isfinite(next_obs).all(-1)
-    finite_steps = finite.all(-1)
-    return None if finite_steps.all() else int(finite_steps.argmin())
-
-
-def diagnostics(log_ratio, losses, advantages, clip_coef, num_minibatches):
-    """An iteration's tags, from log w and Â (updates, N) and the losses (updates, 3) that its updates returned.
-
-    The losses and the KL are those of the last epoch; the sets and β_t, the clip's whichever script runs, are of all.
-    """
-    ratio = np.exp(log_ratio)
-    above = ratio > 1 + clip_coef
-    below = ratio < 1 - clip_coef
-    kill = (above & (advantages > 0)) | (below & (advantages < 0))
-    passed = (above & (advantages < 0)) | (below & (advantages > 0))
-    beta = np.where(kill, -ratio * advantages, 0.0)
-    beta_p01, beta_p10, beta_p50, beta_p90, beta_p99 = np.percentile(beta, [1, 10, 50, 90, 99])
-    policy_loss, value_loss, entropy = losses[-num_minibatches:].mean(0)
-    return {
-        "losses/policy_loss": policy_loss,
-        "losses/value_loss": value_loss,
-        "losses/entropy": entropy,
-        "losses/old_approx_kl": -log_ratio[-num_minibatches:].mean(),
-        "losses/approx_kl": (ratio - 1 - log_ratio)[-num_minibatches:].mean(),
-        "losses/clipfrac": (above | below).mean(),
-        "partition/in": (~kill & ~passed).mean(),
-        "partition/kill": kill.mean(),
-        "partition/pass": passed.mean(),
-        "beta/p01": beta_p01,
-        "beta/p10": beta_p10,
-        "beta/p50": beta_p50,
-        "beta/p90": beta_p90,
-        "beta/p99": beta_p99,
-    }
-
-
-def params_sha256(agent):
-    """SHA-256 of the bytes of all parameters: two runs with the same one trained to the same bits."""
-    params_bytes = [param.detach().cpu().numpy().tobytes() for _, param in agent.named_parameters()]
-    return hashlib.sha256(b"".join(params_bytes)).hexdigest()
-
-
-def script_sha256(args):
-    """SHA-256 of the code of this file, and of the file that defines args if that is another one (in betas/).
-
-    Comments, layout and the version of Python make no difference: of the syntax tree, empty lists are left out, as they
-    are from Python 3.13 on, and so are the commas that would tell them.
-    """
-    files = [Path(__file__).resolve()]
-    args_file = Path(sys.modules[type(args).__module__].__file__).resolve()
-    if args_file not in files:
-        files.append(args_file)
-    trees = [ast.dump(ast.parse(file.read_text(encoding="utf-8"))) for file in files]
-    code = "\n".join(re.sub(r"\w+=\[\]|, ", "", tree) for tree in trees)
-    return hashlib.sha256(code.encode()).hexdigest()
-
-
-def package_versions():
-    """The versions of what decides the bits, by name; None for a package that is not installed."""
-    versions = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for name in ("torch", "gymnasium", "mujoco", "numpy"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
-    return versions
-
-
-def write_result(result, folder):
-    """Write result.json, all or nothing: if it is there, the training is complete."""
-    partial = folder / "result.json.partial"
-    partial.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    os.replace(partial, folder / "result.json")
-
-
-def evaluate(path, episodes=10):
-    """Undiscounted returns (episodes,) of a saved agent's most likely actions."""
-    checkpoint = torch.load(path, weights_only=True)
-    args = checkpoint["args"]
-    env = make_env(args["env_id"])
-    agent = Agent(env.observation_space.shape[0], int(env.action_space.n))
-    agent.load_state_dict(checkpoint["agent"])
-    actor = numpy_actor(agent)
-
-    returns = np.zeros(episodes)
-    env.reset(seed=int(make_seeds(args["seed"]).evaluation.generate_state(1)[0]))
-    for episode in range(episodes):
-        obs, _ = env.reset()
-        for _ in range(MAX_EVAL_STEPS):
-            action = actor(obs[None].astype(np.float32)).argmax()
-            obs, reward, termination, truncation, _ = env.step(env.action_space.start + action)
-            returns[episode] += reward
-            if termination or truncation:
-                break
-    return returns
-
-
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="replace")  # the Greek letters of --help, where the terminal has none
     train(tyro.cli(Args))
 
 

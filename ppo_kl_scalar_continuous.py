@@ -40,8 +40,8 @@ from tqdm import tqdm
 ADAM_BETA1 = 0.9
 ADAM_BETA2 = 0.999
 ADAM_EPS = 1e-5
-MAX_EVAL_STEPS = 10_000  # an evaluation ends, also in an environment whose episodes do not
-MAX_VIDEO_STEPS = 1_000  # a recorded frame stays in memory until its video ends
+MAX_EVAL_STEPS = 10_000  # the longest episode of an evaluation; some environments never end one
+MAX_VIDEO_STEPS = 1_000  # the longest video; its frames are kept in memory
 
 warnings.filterwarnings("ignore", message=".*out of date")  # the paper's tasks are v4
 
@@ -68,7 +68,7 @@ class Args:
     anneal_lr: bool = True  # anneal the learning rate linearly to 0
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.99  # the discount factor γ
     gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95  # the λ of generalised advantage estimation
-    num_minibatches: PositiveInt = 32  # minibatches per epoch (2^k samples in each make the bit identity certain)
+    num_minibatches: PositiveInt = 32  # minibatches per epoch (the bit identity needs 2^k samples in each)
     update_epochs: PositiveInt = 10  # the number of epochs per rollout
     norm_adv: Literal["rollout", "minibatch", "none"] = "rollout"  # over what to normalise advantages
     clip_coef: Annotated[float, Field(gt=0, lt=1)] = 0.2  # ε, the half width of the band of value loss and diagnostics
@@ -76,7 +76,7 @@ class Args:
     ent_coef: NonNegativeFloat = 0.0  # the weight of the entropy bonus
     vf_coef: NonNegativeFloat = 0.5  # the weight of the value loss
     max_grad_norm: PositiveFloat = 0.5  # the maximum norm of the gradient
-    target_kl: PositiveFloat | None = None  # stop a rollout's epochs once an epoch's mean approximate KL is above this
+    target_kl: PositiveFloat | None = None  # stop updating on a rollout after an epoch whose mean KL is above this
     beta: NonNegativeFloat = 1.0  # β, the coefficient of the KL penalty (at the start, if adaptive)
     adaptive_beta: bool = False  # adapt β once per rollout
     kl_target: PositiveFloat = 0.02  # the KL that an adaptive β aims at
@@ -99,7 +99,7 @@ def surrogate(new_logprob, old_logprob, advantages, beta, kl):
     return ratio * advantages - beta * kl
 
 
-def kl_penalty(estimator, agent, new_logprobs, batch):
+def kl_estimate(estimator, agent, new_logprobs, batch):
     """KL(π_old ‖ π_new) for each sample of a Batch (N,): in closed form, or estimated from the sampled actions."""
     log_ratio = new_logprobs - batch.logprobs
     if estimator == "sample":
@@ -113,7 +113,7 @@ def kl_penalty(estimator, agent, new_logprobs, batch):
 
 
 def adapted_beta(beta, kl, target):
-    """The next rollout's β (Schulman et al. 2017, §4)."""
+    """The next rollout's β (Schulman et al. 2017, §4), kept within bounds from which it can come back."""
     if kl > 1.5 * target:
         beta = 2 * beta
     elif kl < target / 1.5:
@@ -134,6 +134,7 @@ class Agent(nn.Module):
         """obs (N, obs_dim), actions (N, action_dim) -> log π(a|s) (N,), entropy (N,), value (N,)."""
         mean = self.actor_mean(obs)
         logstd = self.actor_logstd
+        # This is torch.distributions.Normal(mean, std), written out so that it is fast and compiles into one graph.
         logprob = -0.5 * ((actions - mean) * torch.exp(-logstd)) ** 2 - logstd - 0.5 * math.log(2 * math.pi)
         entropy = (logstd + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(obs))
         return logprob.sum(-1), entropy, self.critic(obs).squeeze(-1)
@@ -142,7 +143,7 @@ class Agent(nn.Module):
 def mlp(inputs, outputs, head_std):
     """Two hidden layers of 64 tanh units and a linear head. Orthogonal weights of gain √2, or head_std; zero biases.
 
-    The rollout uses numpy_actor, the same network in numpy: change the two together.
+    The rollout uses the same network in numpy: change numpy_actor, too.
     """
     hidden1 = nn.Linear(inputs, 64)
     hidden2 = nn.Linear(64, 64)
@@ -154,7 +155,7 @@ def mlp(inputs, outputs, head_std):
 
 
 def numpy_actor(agent):
-    """A copy of agent.actor_mean as a numpy function of obs (n, obs_dim): for one observation ten times as fast."""
+    """A copy of agent.actor_mean as a numpy function of obs (n, obs_dim), ten times as fast as torch for one obs."""
     layers = [layer for layer in agent.actor_mean if isinstance(layer, nn.Linear)]
     weights = [layer.weight.detach().cpu().numpy().T.copy() for layer in layers]
     biases = [layer.bias.detach().cpu().numpy().copy() for layer in layers]
@@ -182,11 +183,9 @@ def fail(message):
     sys.exit(2)
 
 
-class PlainStep(gym.Wrapper):
-    """Return observations as arrays of their own, which later steps leave alone, and no info.
-
-    Nothing here reads info, and gathering it from a vector of environments takes a tenth of the time of a step.
-    """
+class DropInfo(gym.Wrapper):
+    """Drop info, which nothing here reads: to collect it costs a tenth of a step. Copy observations, whose array some
+    environments use again."""
 
     def reset(self, **kwargs):
         obs, _ = self.env.reset(**kwargs)
@@ -215,7 +214,7 @@ def make_env(env_id, render=False):
         except Exception as error:  # every renderer has errors of its own
             fail(f"--capture-video: cannot render ({error!r}); set MUJOCO_GL=egl, or leave it out")
     is_vector = isinstance(env.observation_space, gym.spaces.Box) and len(env.observation_space.shape) == 1
-    return PlainStep(env if is_vector else gym.wrappers.FlattenObservation(env))
+    return DropInfo(env if is_vector else gym.wrappers.FlattenObservation(env))
 
 
 def make_envs(args):
@@ -223,26 +222,6 @@ def make_envs(args):
     makers = [partial(make_env, args.env_id, args.capture_video and index == 0) for index in range(args.num_envs)]
     # copy=False: the training loop has used an observation up before the next step overwrites it.
     return gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP, copy=False)
-
-
-class Seeds(NamedTuple):
-    """The seeds of a run's random streams, each independent of the others and of the environments' own."""
-
-    noise: np.random.SeedSequence
-    order: np.random.SeedSequence
-    evaluation: np.random.SeedSequence
-    environments: np.random.SeedSequence
-
-
-def make_seeds(seed):
-    """Derive a run's Seeds from its seed."""
-    return Seeds(*np.random.SeedSequence(seed).spawn(len(Seeds._fields)))
-
-
-def environment_seeds(seed, num_envs):
-    """One seed for each environment. Gymnasium's own, seed, seed + 1, …, are shared by runs with successive seeds."""
-    others = make_seeds(seed).environments.generate_state(num_envs - 1)
-    return [seed, *others.tolist()]
 
 
 class RunningStats:
@@ -266,19 +245,19 @@ class RunningStats:
         return ((x - self.mean) / std).clip(-10.0, 10.0)
 
 
-def scale_rewards(stats, rewards, dones, discounted, gamma):
+def scale_rewards(stats, rewards, dones, discounted_returns, gamma):
     """Divide rewards (T, n) by the standard deviation of the discounted returns seen up to each step; clip to ±10.
 
-    stats holds the statistics of the discounted returns and discounted (n,) each environment's current one; both are
+    discounted_returns (n,) holds the current one of each environment, stats what has been seen of them. Both are
     updated in place and carry over to the next rollout.
     """
     history = np.empty_like(rewards)
     for t in range(len(rewards)):
-        discounted[:] = gamma * discounted + rewards[t]
-        history[t] = discounted
-        discounted[dones[t]] = 0.0
-    # This is RunningStats.update after each step, with cumulative sums in place of a second loop:
-    # m2 after step t = m2 before + Σ delta² - (Σ delta)² / count, with delta = discounted return - mean before.
+        discounted_returns[:] = gamma * discounted_returns + rewards[t]
+        history[t] = discounted_returns
+        discounted_returns[dones[t]] = 0.0
+    # This is stats.update(history[t]) after each t, for all t at once. With delta = history - stats.mean (the old mean)
+    # and sums over the steps up to t:  m2_t = m2 + Σ delta² - (Σ delta)² / count_t
     num_envs = rewards.shape[1]
     counts = stats.count + num_envs * np.arange(1, len(rewards) + 1)
     delta = history - stats.mean
@@ -295,8 +274,8 @@ def scale_rewards(stats, rewards, dones, discounted, gamma):
 def gae(rewards, values, next_values, terminations, dones, gamma, gae_lambda):
     """Generalised advantage estimation (Schulman et al. 2016). All arrays are (T, n), and so is the result.
 
-    next_values are those of the states that the steps led to. At a time limit they count; at a terminal state they do
-    not. The recursion stops at both.
+    next_values are those of the states that the steps led to. A time limit bootstraps from them, a terminal state does
+    not; the recursion stops at both.
     """
     delta = rewards + gamma * next_values * ~terminations - values
     decay = gamma * gae_lambda * ~dones
@@ -320,7 +299,7 @@ class Batch(NamedTuple):
     old_mean: torch.Tensor
     old_logstd: torch.Tensor
 
-    def rows(self, index):
+    def select(self, index):
         """The Batch of the samples that index selects."""
         return Batch(*(column[index] for column in self))
 
@@ -354,10 +333,10 @@ def update(args, surrogate, agent, adam, learning_rate, clip_coef, beta, minibat
     """Take one step of Adam on one minibatch. Returns log w (N,) and the policy loss, value loss and entropy (3,)."""
     new_logprobs, entropy, values = agent(minibatch.obs, minibatch.actions)
     log_ratio = new_logprobs - minibatch.logprobs
-    kl = kl_penalty(args.kl_penalty, agent, new_logprobs, minibatch)
+    kl = kl_estimate(args.kl_penalty, agent, new_logprobs, minibatch)
 
-    # In float64: in float32, w Â and clip(w) Â are the same number for a few samples just outside the band, and on such
-    # a tie torch.min halves the gradient, so that the three forms part.
+    # In float64. In float32, w Â and clip(w) Â can round to the same number just outside the band; torch.min then
+    # splits the gradient between them, and the three forms diverge.
     objective = surrogate(
         new_logprobs.double(), minibatch.logprobs.double(), minibatch.advantages.double(), beta, kl.double()
     )
@@ -379,15 +358,16 @@ def update(args, surrogate, agent, adam, learning_rate, clip_coef, beta, minibat
 
 
 def compile_update(args, *inputs):
-    """Compile update as one graph and try it out on copies of its inputs (without args).
+    """Compile update as one graph, and try it out on copies of these inputs.
 
-    If that fails, say so and return update itself: whatever is wrong with the user's surrogate shows there, too.
+    If that fails, say so and return update itself: a mistake in the surrogate shows there with its own traceback.
     """
     try:
         torch._dynamo.reset()  # or a second train() in this process would get the first one's surrogate
-        torch._dynamo.config.trace_autograd_ops = True
-        # C++ between the kernels, and no guards on tensors, whose shapes never change: else 1.3 times as slow.
-        options = {"cpp_wrapper": not args.cuda, "guard_filter_fn": keep_guards_on_numbers}
+        torch._dynamo.config.trace_autograd_ops = True  # lets torch.autograd.grad be part of the graph
+        # Kernels are called from C++, and inputs are not checked at each call: both together 1.3 times as fast.
+        # If you make a shape, a type or a string change between calls, take the filter out.
+        options = {"cpp_wrapper": not args.cuda, "guard_filter_fn": keep_guards_on_constants}
         compiled_update = torch.compile(update, fullgraph=True, dynamic=False, options=options)
         compiled_update(args, *copy.deepcopy(inputs))
     except Exception as error:  # torch's versions and compilers fail in many ways
@@ -397,8 +377,8 @@ def compile_update(args, *inputs):
     return compiled_update
 
 
-def keep_guards_on_numbers(guards):
-    """Tell torch.compile which of these guards to check at each call."""
+def keep_guards_on_constants(guards):
+    """Tell torch.compile to check Python constants at each call, and nothing else."""
     return [guard.guard_type == "CONSTANT_MATCH" for guard in guards]
 
 
@@ -422,8 +402,122 @@ def make_run_folder(args):
             unix_time += 1
 
 
+def first_bad_step(rewards, obs, next_obs):
+    """The first step of a rollout at which a reward (T, n) or an observation (T, n, obs_dim) is not finite, or None."""
+    finite = np.isfinite(rewards) & np.isfinite(obs).all(-1) & np.isfinite(next_obs).all(-1)
+    finite_steps = finite.all(-1)
+    return None if finite_steps.all() else int(finite_steps.argmin())
+
+
+def diagnostics(log_ratio, losses, advantages, clip_coef, num_minibatches):
+    """An iteration's tags, from log w and Â (updates, N) and the losses (updates, 3) of its updates.
+
+    Losses and KL are means over the last epoch; the clip fraction, the sets and β_t are of all epochs.
+    """
+    # PPO-Clip's sets and β_t, also where another surrogate is trained.
+    ratio = np.exp(log_ratio)
+    above = ratio > 1 + clip_coef
+    below = ratio < 1 - clip_coef
+    kill = (above & (advantages > 0)) | (below & (advantages < 0))
+    passed = (above & (advantages < 0)) | (below & (advantages > 0))
+    beta = np.where(kill, -ratio * advantages, 0.0)
+    beta_p01, beta_p10, beta_p50, beta_p90, beta_p99 = np.percentile(beta, [1, 10, 50, 90, 99])
+    policy_loss, value_loss, entropy = losses[-num_minibatches:].mean(0)
+    return {
+        "losses/policy_loss": policy_loss,
+        "losses/value_loss": value_loss,
+        "losses/entropy": entropy,
+        "losses/old_approx_kl": -log_ratio[-num_minibatches:].mean(),
+        "losses/approx_kl": (ratio - 1 - log_ratio)[-num_minibatches:].mean(),
+        "losses/clipfrac": (above | below).mean(),
+        "partition/in": (~kill & ~passed).mean(),
+        "partition/kill": kill.mean(),
+        "partition/pass": passed.mean(),
+        "beta/p01": beta_p01,
+        "beta/p10": beta_p10,
+        "beta/p50": beta_p50,
+        "beta/p90": beta_p90,
+        "beta/p99": beta_p99,
+    }
+
+
+def params_sha256(agent):
+    """SHA-256 of the bytes of all parameters: two runs with the same one trained to the same bits."""
+    params_bytes = [param.detach().cpu().numpy().tobytes() for param in agent.parameters()]
+    return hashlib.sha256(b"".join(params_bytes)).hexdigest()
+
+
+def script_sha256(args):
+    """SHA-256 of the code of this file, and of the file that defines args if that is another one (in betas/).
+
+    Comments, docstrings, layout and the version of Python make no difference.
+    """
+    files = [Path(__file__).resolve()]
+    args_file = Path(sys.modules[type(args).__module__].__file__).resolve()
+    if args_file not in files:
+        files.append(args_file)
+    code = []
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+                del node.body[0]
+        # Python 3.13 and newer leave empty lists out of a dump, so they, and the commas between fields, are taken out.
+        code.append(re.sub(r"\w+=\[\]|, ", "", ast.dump(tree)))
+    return hashlib.sha256("\n".join(code).encode()).hexdigest()
+
+
+def package_versions():
+    """The versions of what decides the bits, by name; None for a package that is not installed."""
+    versions = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in ("torch", "gymnasium", "mujoco", "numpy"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def write_result(result, folder):
+    """Write result.json, all or nothing: if it is there, the training is complete."""
+    temporary = folder / "result.json.partial"
+    temporary.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    os.replace(temporary, folder / "result.json")
+
+
+def evaluate(path, episodes=10):
+    """Undiscounted returns (episodes,) of a saved agent's most likely actions, its normalisation frozen."""
+    checkpoint = torch.load(path, weights_only=True)
+    args = checkpoint["args"]
+    env = make_env(args["env_id"])
+    agent = Agent(env.observation_space.shape[0], math.prod(env.action_space.shape))
+    agent.load_state_dict(checkpoint["agent"])
+    actor = numpy_actor(agent)
+    obs_stats = RunningStats(())
+    for name, value in checkpoint["obs_stats"].items():
+        setattr(obs_stats, name, value.numpy())
+    low = env.action_space.low
+    high = env.action_space.high
+
+    returns = np.zeros(episodes)
+    _, _, eval_seed, _ = np.random.SeedSequence(args["seed"]).spawn(4)  # as in train
+    env.reset(seed=int(eval_seed.generate_state(1)[0]))  # every episode below goes on from this stream
+    for episode in range(episodes):
+        obs, _ = env.reset()
+        for _ in range(MAX_EVAL_STEPS):
+            action = actor(obs_stats.normalise(obs[None]).astype(np.float32))
+            obs, reward, termination, truncation, _ = env.step(action.reshape(low.shape).clip(low, high))
+            returns[episode] += reward
+            if termination or truncation:
+                break
+    return returns
+
+
 def train(args, surrogate=surrogate):
-    """Train one agent, from the first rollout to result.json."""
+    """Train one agent, from the first rollout to result.json.
+
+    surrogate is a per-sample objective like the one above; a file of betas/ passes its own.
+    """
     start_time = time.time()
     script_hash = script_sha256(args)  # now, because the file may be edited while it runs
     versions = package_versions()
@@ -441,15 +535,18 @@ def train(args, surrogate=surrogate):
     minibatch_size = batch_size // args.num_minibatches
     num_iterations = args.total_timesteps // batch_size
 
-    seeds = make_seeds(args.seed)
-    noise_rng = np.random.default_rng(seeds.noise)
-    order_rng = np.random.default_rng(seeds.order)
+    # Random streams that are independent of each other and of default_rng(args.seed), the first environment's own.
+    noise_seed, order_seed, _, envs_seed = np.random.SeedSequence(args.seed).spawn(4)  # the third one is evaluate's
+    noise_rng = np.random.default_rng(noise_seed)
+    order_rng = np.random.default_rng(order_seed)
+    # Gymnasium's own choice, seed, seed + 1, …, would give runs with successive seeds the same environments.
+    env_seeds = [args.seed, *envs_seed.generate_state(args.num_envs - 1).tolist()]
     torch.manual_seed(args.seed)
     torch.backends.cudnn.deterministic = args.torch_deterministic
     device = torch.device("cuda" if args.cuda else "cpu")
     agent = Agent(obs_dim, action_dim).to(device)
     adam = Adam(list(agent.parameters()))
-    # Tensors, so that what is annealed within a run does not compile the update anew.
+    # Tensors: a Python number that changes within a run would compile the update anew.
     learning_rate = torch.tensor(args.learning_rate, dtype=torch.float64, device=device)
     clip_coef = torch.tensor(args.clip_coef, dtype=torch.float64, device=device)
     beta = torch.tensor(args.beta, dtype=torch.float64, device=device)
@@ -493,10 +590,10 @@ def train(args, surrogate=surrogate):
             envs.envs[0], f"videos/{run_name}", video_length=MAX_VIDEO_STEPS, disable_logger=True
         )
     writer = SummaryWriter(folder)
-    rows = "\n".join(f"|{name}|{value}|" for name, value in vars(args).items())
-    writer.add_text("hyperparameters", f"|arg|value|\n|-|-|\n{rows}")
+    lines = [f"|{name}|{value}|" for name, value in vars(args).items()]
+    writer.add_text("hyperparameters", "\n".join(["|param|value|", "|-|-|", *lines]))
 
-    # The rollout, one row a step and one column an environment.
+    # The rollout: one row a step, one column an environment.
     obs = np.zeros((*rollout_shape, obs_dim), np.float32)
     next_obs = np.zeros((*rollout_shape, obs_dim), np.float32)
     actions = np.zeros((*rollout_shape, action_dim), np.float32)
@@ -506,24 +603,25 @@ def train(args, surrogate=surrogate):
     # What carries over from one rollout to the next.
     obs_stats = RunningStats(obs_dim)
     return_stats = RunningStats(())
-    discounted = np.zeros(args.num_envs)
+    discounted_returns = np.zeros(args.num_envs)
     episode_return = np.zeros(args.num_envs)
     episode_length = np.zeros(args.num_envs)
-    raw_obs, _ = envs.reset(seed=environment_seeds(args.seed, args.num_envs))
+    raw_obs, _ = envs.reset(seed=env_seeds)
     obs_stats.update(raw_obs)
     current_obs = obs_stats.normalise(raw_obs)
 
-    final_returns = []  # mean episodic return of each iteration in the last tenth of the steps
+    final_returns = []  # each rollout's mean episodic return, in the last tenth of the steps
     latest = "no episode has ended"
     diverged = None  # what is not finite, in a run that diverges
-    progress = tqdm(total=num_iterations * batch_size, unit=" steps", disable=not sys.stderr.isatty())
+    has_terminal = sys.stderr.isatty()
+    progress = tqdm(total=num_iterations * batch_size, unit=" steps", disable=not has_terminal)
 
     for iteration in range(1, num_iterations + 1):
         global_step = iteration * batch_size
         if args.anneal_lr:
             learning_rate.fill_(args.learning_rate * (1 - (iteration - 1) / num_iterations))
 
-        # Collect a rollout. Where an episode ends, raw_obs is the first observation of the next one already.
+        # Collect a rollout.
         actor = numpy_actor(agent)
         action_std = agent.actor_logstd.detach().exp().cpu().numpy()
         noise = action_std * noise_rng.standard_normal(actions.shape, np.float32)
@@ -540,7 +638,7 @@ def train(args, surrogate=surrogate):
             next_obs[t] = current_obs
             episode_return += rewards[t]
             episode_length += 1
-            if "final_obs" in infos:
+            if "final_obs" in infos:  # an ended episode's last observation; raw_obs is the next one's first
                 done = dones[t]
                 final_obs = np.stack(infos["final_obs"][done]).astype(np.float64)
                 final_obs[np.isinf(final_obs)] = np.nan  # or normalise would make it ±10
@@ -566,7 +664,7 @@ def train(args, surrogate=surrogate):
             old_logstd = agent.actor_logstd.expand_as(old_mean).clone()  # a copy, since updates change the parameter
             next_values = agent.critic(torch.as_tensor(next_obs, device=device)).squeeze(-1).cpu().numpy()
         values = batch_values.cpu().numpy().reshape(rollout_shape)
-        scaled_rewards = scale_rewards(return_stats, rewards, dones, discounted, args.gamma)
+        scaled_rewards = scale_rewards(return_stats, rewards, dones, discounted_returns, args.gamma)
         advantages = gae(scaled_rewards, values, next_values, terminations, dones, args.gamma, args.gae_lambda)
         returns = advantages + values
         if args.norm_adv == "rollout":
@@ -587,9 +685,9 @@ def train(args, surrogate=surrogate):
         losses = []
         used_advantages = []
         for _ in range(args.update_epochs):
-            shuffled = batch.rows(torch.as_tensor(order_rng.permutation(batch_size), device=device))
+            shuffled = batch.select(torch.as_tensor(order_rng.permutation(batch_size), device=device))
             for start in range(0, batch_size, minibatch_size):
-                minibatch = shuffled.rows(slice(start, start + minibatch_size))
+                minibatch = shuffled.select(slice(start, start + minibatch_size))
                 if args.norm_adv == "minibatch":
                     mean = minibatch.advantages.mean()
                     std = minibatch.advantages.std(correction=0)
@@ -604,18 +702,18 @@ def train(args, surrogate=surrogate):
             approx_kl = (epoch_log_ratio.exp() - 1 - epoch_log_ratio).mean()
             if args.target_kl is not None and approx_kl > args.target_kl:
                 break
-        log_ratios = torch.stack(log_ratios).double().cpu().numpy()
-        losses = torch.stack(losses).double().cpu().numpy()
-        used_advantages = torch.stack(used_advantages).double().cpu().numpy()
-        if not np.isfinite(losses).all() or not all(param.isfinite().all() for param in agent.parameters()):
+        all_log_ratios = torch.stack(log_ratios).double().cpu().numpy()
+        all_losses = torch.stack(losses).double().cpu().numpy()
+        all_advantages = torch.stack(used_advantages).double().cpu().numpy()
+        if not np.isfinite(all_losses).all() or not all(param.isfinite().all() for param in agent.parameters()):
             diverged = "a loss or a parameter"
             break
 
         # Diagnose and log.
-        tags = diagnostics(log_ratios, losses, used_advantages, clip_coef.item(), args.num_minibatches)
+        tags = diagnostics(all_log_ratios, all_losses, all_advantages, clip_coef.item(), args.num_minibatches)
         with torch.no_grad():
             new_logprobs, _, _ = agent(batch_obs, batch_actions)
-            kl = kl_penalty(args.kl_penalty, agent, new_logprobs, batch).mean().item()
+            kl = kl_estimate(args.kl_penalty, agent, new_logprobs, batch).mean().item()
         tags["beta/scalar"] = beta.item()
         tags["kl/final"] = kl
         if args.adaptive_beta:
@@ -633,8 +731,7 @@ def train(args, surrogate=surrogate):
             writer.add_scalar(tag, value, global_step)
         progress.set_postfix_str(latest, refresh=False)
         progress.update(batch_size)
-        tenth_ended = iteration * 10 // num_iterations > (iteration - 1) * 10 // num_iterations
-        if progress.disable and tenth_ended:
+        if not has_terminal and iteration % max(1, num_iterations // 10) == 0:
             print(f"step {global_step}, {tags['charts/SPS']:.0f} steps/s, {latest}", flush=True)
     progress.close()
     envs.close()
@@ -677,112 +774,7 @@ def train(args, surrogate=surrogate):
     print(f"{folder}: final return {final_return}, params_sha256 {result['params_sha256']}")
 
 
-def first_bad_step(rewards, obs, next_obs):
-    """The first step of a rollout at which a reward (T, n) or an observation (T, n, obs_dim) is not finite, or None."""
-    finite = np.isfinite(rewards) & np.isfinite(obs).all(-1) & np.isfinite(next_obs).all(-1)
-    finite_steps = finite.all(-1)
-    return None if finite_steps.all() else int(finite_steps.argmin())
-
-
-def diagnostics(log_ratio, losses, advantages, clip_coef, num_minibatches):
-    """An iteration's tags, from log w and Â (updates, N) and the losses (updates, 3) that its updates returned.
-
-    The losses and the KL are those of the last epoch; the sets and β_t, the clip's whichever script runs, are of all.
-    """
-    ratio = np.exp(log_ratio)
-    above = ratio > 1 + clip_coef
-    below = ratio < 1 - clip_coef
-    kill = (above & (advantages > 0)) | (below & (advantages < 0))
-    passed = (above & (advantages < 0)) | (below & (advantages > 0))
-    beta = np.where(kill, -ratio * advantages, 0.0)
-    beta_p01, beta_p10, beta_p50, beta_p90, beta_p99 = np.percentile(beta, [1, 10, 50, 90, 99])
-    policy_loss, value_loss, entropy = losses[-num_minibatches:].mean(0)
-    return {
-        "losses/policy_loss": policy_loss,
-        "losses/value_loss": value_loss,
-        "losses/entropy": entropy,
-        "losses/old_approx_kl": -log_ratio[-num_minibatches:].mean(),
-        "losses/approx_kl": (ratio - 1 - log_ratio)[-num_minibatches:].mean(),
-        "losses/clipfrac": (above | below).mean(),
-        "partition/in": (~kill & ~passed).mean(),
-        "partition/kill": kill.mean(),
-        "partition/pass": passed.mean(),
-        "beta/p01": beta_p01,
-        "beta/p10": beta_p10,
-        "beta/p50": beta_p50,
-        "beta/p90": beta_p90,
-        "beta/p99": beta_p99,
-    }
-
-
-def params_sha256(agent):
-    """SHA-256 of the bytes of all parameters: two runs with the same one trained to the same bits."""
-    params_bytes = [param.detach().cpu().numpy().tobytes() for _, param in agent.named_parameters()]
-    return hashlib.sha256(b"".join(params_bytes)).hexdigest()
-
-
-def script_sha256(args):
-    """SHA-256 of the code of this file, and of the file that defines args if that is another one (in betas/).
-
-    Comments, layout and the version of Python make no difference: of the syntax tree, empty lists are left out, as they
-    are from Python 3.13 on, and so are the commas that would tell them.
-    """
-    files = [Path(__file__).resolve()]
-    args_file = Path(sys.modules[type(args).__module__].__file__).resolve()
-    if args_file not in files:
-        files.append(args_file)
-    trees = [ast.dump(ast.parse(file.read_text(encoding="utf-8"))) for file in files]
-    code = "\n".join(re.sub(r"\w+=\[\]|, ", "", tree) for tree in trees)
-    return hashlib.sha256(code.encode()).hexdigest()
-
-
-def package_versions():
-    """The versions of what decides the bits, by name; None for a package that is not installed."""
-    versions = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for name in ("torch", "gymnasium", "mujoco", "numpy"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
-    return versions
-
-
-def write_result(result, folder):
-    """Write result.json, all or nothing: if it is there, the training is complete."""
-    partial = folder / "result.json.partial"
-    partial.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    os.replace(partial, folder / "result.json")
-
-
-def evaluate(path, episodes=10):
-    """Undiscounted returns (episodes,) of a saved agent's most likely actions, its normalisation frozen."""
-    checkpoint = torch.load(path, weights_only=True)
-    args = checkpoint["args"]
-    env = make_env(args["env_id"])
-    agent = Agent(env.observation_space.shape[0], math.prod(env.action_space.shape))
-    agent.load_state_dict(checkpoint["agent"])
-    actor = numpy_actor(agent)
-    obs_stats = RunningStats(())
-    for name, value in checkpoint["obs_stats"].items():
-        setattr(obs_stats, name, value.numpy())
-    low = env.action_space.low
-    high = env.action_space.high
-
-    returns = np.zeros(episodes)
-    env.reset(seed=int(make_seeds(args["seed"]).evaluation.generate_state(1)[0]))
-    for episode in range(episodes):
-        obs, _ = env.reset()
-        for _ in range(MAX_EVAL_STEPS):
-            action = actor(obs_stats.normalise(obs[None]).astype(np.float32))
-            obs, reward, termination, truncation, _ = env.step(action.reshape(low.shape).clip(low, high))
-            returns[episode] += reward
-            if termination or truncation:
-                break
-    return returns
-
-
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="replace")  # the Greek letters of --help, where the terminal has none
     train(tyro.cli(Args))
 
 

@@ -1,6 +1,6 @@
-"""PPO-Clip with soft edges, of KLip-PPO (Colletti & Holzinger 2026, arXiv 2606.23932), whose code has these shapes.
+"""PPO-Clip with soft edges, in the shapes of the paper's code (Colletti & Holzinger 2026, arXiv 2606.23932).
 
-Gradient of w Â - β_t KL:  β_t = -w Â gate, held constant; the gate goes from 0 inside the band to 1 far beyond its edge
+Gradient of w Â - β_t KL:  β_t = -w Â gate, held constant, where PPO-Clip's gate is 0 or 1, with a step at its edge
 """
 
 import sys
@@ -33,18 +33,21 @@ def surrogate(new_logprob, old_logprob, advantages, clip_coef, shape="ramp", wid
 
 
 def gate(ratio, advantages, clip_coef, shape, width):
-    """The share of PPO-Clip's β_t, from 0 to 1; (N,)."""
+    """The share of PPO-Clip's β_t (N,), from 0 to 1.
+
+    ramp: 0 in the band, 1 from one width beyond the edge on. sigmoid: 1/2 at the edge. softmin: 0 in the band; outside
+    it, on both sides, the weight of clip(w) Â in the log-sum-exp minimum of w Â and clip(w) Â.
+    """
     # How far w lies beyond the edge at which PPO-Clip silences this sign of Â, in widths; negative before that edge.
     distance = (torch.sign(advantages) * (ratio - 1) - clip_coef) / width
     if shape == "ramp":
         return distance.clamp(0, 1)
     if shape == "sigmoid":
         return distance.sigmoid()
-    # The weight of clip(w) Â in the log-sum-exp minimum of w Â and clip(w) Â, which are equal within the band.
-    band = 2 * clip_coef / width
-    beyond_the_other_edge = distance + band
-    weight = torch.where(distance > 0, distance, beyond_the_other_edge).sigmoid()
-    return torch.where((distance > 0) | (beyond_the_other_edge < 0), weight, 0.0)
+    band_width = 2 * clip_coef / width
+    other_distance = distance + band_width  # from the band's other edge; negative beyond that edge
+    weight = torch.where(distance > 0, distance, other_distance).sigmoid()
+    return torch.where((distance > 0) | (other_distance < 0), weight, 0.0)
 
 
 if __name__ == "__main__":
