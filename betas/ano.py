@@ -1,4 +1,4 @@
-"""ANO, "A Principled Approach to Robust Policy Optimization" (2026, arXiv 2605.02320), as a KL penalty with a coefficient per sample.
+"""ANO, "A Principled Approach to Robust Policy Optimization" (2026, arXiv 2605.02320), as a KL penalty with β_t.
 
 Published, per sample:     f(w) Â where Â ≥ 0, else (2 - f(2 - w)) Â, with f'(w) = 45/16 (σ(-2x) - 2 σ(x) σ(-x)),
                            x = (w - 1 - ε) ln 2 / ε, ε = 0.2
