@@ -27,14 +27,13 @@ function color(name) {
 }
 
 function methodColor(method) {
-  const look = data.looks[method].color;
-  return look === "black" ? color("ink") : look;
+  return data.looks[method][dark.matches ? "color_on_dark" : "color"];
 }
 
 function layout(options) {
-  const axis = { gridcolor: color("line"), zerolinecolor: color("line"), linecolor: color("line"), automargin: true };
+  const axis = { gridcolor: color("line"), zerolinecolor: color("line"), linecolor: color("line") };
   return {
-    margin: { l: 50, r: 12, t: 8, b: 42 },
+    margin: { l: 58, r: 12, t: 8, b: 42 },
     font: { color: color("ink"), family: "system-ui, sans-serif", size: 13 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
@@ -72,37 +71,74 @@ const update = data.update;
 const advantages = unpack(update.advantages);
 const SETS = ["in", "kill", "pass"];
 const SET_TEXTS = ["inside", "silenced by the clip", "let through"];
-const { log_ratio: WIDTH, advantages: HEIGHT } = update.limits;
-const clamp = (value, limit) => Math.min(Math.max(value, -limit), limit);
+const FATES = ["in I_in, inside the band", "in I_kill, which the clip silences", "in I_pass, outside the band, let through"];
+const WIDTH = update.half_width;
+const clamp = (logRatio) => Math.min(Math.max(logRatio, -WIDTH), WIDTH); // what lies beyond is drawn at the edge
+const logRatios = Object.fromEntries(
+  Object.entries(update.methods).map(([method, epochs]) => [method, epochs.map((epoch) => unpack(epoch.log_ratio))]),
+);
 let timer = null;
+
+/** The way of one sample through the epochs, and a ring around where it is. */
+function path(method, epoch, sample) {
+  const places = logRatios[method].slice(0, epoch).map((logRatio) => clamp(logRatio[sample]));
+  return {
+    type: "scatter",
+    mode: "lines+markers",
+    x: places,
+    y: places.map(() => advantages[sample]),
+    hoverinfo: "skip",
+    line: { color: color("ink"), width: 1.5 },
+    marker: {
+      size: places.map((_, place) => (place === epoch - 1 ? 14 : 4)),
+      symbol: places.map((_, place) => (place === epoch - 1 ? "circle-open" : "circle")),
+      color: color("ink"),
+      line: { width: 2, color: color("ink") },
+    },
+  };
+}
+
+/** The number of the sample to follow, from 0; what was typed may be out of range. */
+function clampedSample() {
+  const typed = Math.round(Number(element("sample").value)) || 1;
+  return Math.min(Math.max(typed, 1), advantages.length) - 1;
+}
+
+function follow({ points }) {
+  if (points[0].customdata === undefined) return;
+  element("sample").value = points[0].customdata[1];
+  drawUpdate();
+}
 
 function drawUpdate() {
   const epoch = Number(element("epoch").value);
+  const sample = clampedSample();
+  element("sample-advantage").textContent = advantages[sample].toFixed(2);
   element("epoch-text").value = `${epoch} of ${element("epoch").max}`;
   for (const side of ["left", "right"]) {
     const method = element(side).value;
-    const { log_ratio, sets, shares, kl } = update.methods[method][epoch - 1];
-    const logRatio = unpack(log_ratio);
+    const { shares, kl, sets } = update.methods[method][epoch - 1];
+    const members = bytes(sets);
+    const logRatio = logRatios[method][epoch - 1];
     element(`title-${side}`).textContent = method;
     const samples = {
       type: "scatter",
       mode: "markers",
-      // What lies beyond the picture is drawn at its edge.
-      x: logRatio.map((value) => clamp(value, WIDTH)),
-      y: advantages.map((value) => clamp(value, HEIGHT)),
-      customdata: logRatio.map((value) => Math.exp(value)),
-      hovertemplate: "w = %{customdata:.3f}<br>Â = %{y:.2f}<extra></extra>",
+      x: logRatio.map(clamp),
+      y: advantages,
+      customdata: Array.from(logRatio, (value, sample) => [Math.exp(value), sample + 1]),
+      hovertemplate: "sample %{customdata[1]}<br>w = %{customdata[0]:.3f}<br>Â = %{y:.2f}<extra></extra>",
       marker: {
         size: 5,
         opacity: 0.75,
-        color: bytes(sets),
+        color: members,
         cmin: 0,
         cmax: 2,
         colorscale: SETS.map((name, place) => [place / 2, color(name)]),
       },
     };
-    const ticks = [0.1, 0.25, 0.5, 1, 2, 4, 10].filter((ratio) => Math.abs(Math.log(ratio)) <= WIDTH);
-    draw(`cloud-${side}`, [samples], {
+    const ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10].filter((ratio) => Math.abs(Math.log(ratio)) <= WIDTH);
+    draw(`cloud-${side}`, [samples, path(method, epoch, sample)], {
       xaxis: {
         title: { text: "w" },
         range: [-1.04 * WIDTH, 1.04 * WIDTH],
@@ -111,11 +147,15 @@ function drawUpdate() {
         tickangle: 0,
         zeroline: false,
       },
-      yaxis: { title: { text: "Â" }, range: [-1.04 * HEIGHT, 1.04 * HEIGHT] },
+      yaxis: { title: { text: "Â" } },
       shapes: verticals([Math.log(1 - update.clip_coef), Math.log(1 + update.clip_coef)]),
     });
     const text = SETS.map((name, place) => `${SET_TEXTS[place]} ${percent(shares[place])}`).join(", ");
-    element(`shares-${side}`).textContent = `${text}; mean KL ${kl.toPrecision(2)}`;
+    const beyond = logRatio.filter((value) => Math.abs(value) > WIDTH).length / logRatio.length;
+    const far = beyond > 0 ? `; ${percent(beyond)} lie beyond this picture, drawn at its edges` : "";
+    element(`shares-${side}`).textContent = `${text}; mean KL ${kl.toPrecision(2)}${far}.`;
+    element(`sample-${side}`).textContent =
+      `${method}: w = ${Math.exp(logRatio[sample]).toFixed(2)}, ${FATES[members[sample]]}`;
     element(`bar-${side}`).replaceChildren(
       ...SETS.map((name, place) => {
         const part = document.createElement("span");
@@ -156,6 +196,9 @@ function startUpdate() {
   element("epoch").max = update.methods.clip.length;
   element("update-source").textContent =
     `${update.env_id}, seed ${update.seed}, iteration ${update.iteration}, ${numberText(advantages.length)} samples`;
+  element("sample").max = advantages.length;
+  element("sample").value = update.follow + 1;
+  element("sample").addEventListener("input", drawUpdate);
   element("left").addEventListener("change", drawUpdate);
   element("right").addEventListener("change", drawUpdate);
   element("epoch").addEventListener("input", () => (stop(), drawUpdate()));
@@ -386,7 +429,7 @@ function paperCurves(lines, methods, quantity) {
     .filter(([method, entry]) => entry.episodic_return && methods.includes(method)
       && lines.some((line) => line.method === method && line.steps === entry.steps))
     .map(([method, entry]) => curve(entry, method, quantity, {
-      line: { color: color("ink"), width: 1.5, dash: "dot" },
+      line: { width: 2, dash: "dot" },
       hovertemplate: `the paper's ${method}, mean of 5 seeds<br>step %{x:,}: %{y:.4~g}<extra></extra>`,
     }));
 }
@@ -440,7 +483,7 @@ function showRuns() {
     element("run").textContent = "Point at a curve, or choose a run above: its return, its hash, and the command that trains it again.";
   }
   const mean = element("seed").value === "all" ? "Thin: every run; thick: the mean over seeds. " : "";
-  const paper = paperCurves(lines, checked(), element("quantity").value).length ? "Black (white in the dark), dotted: the paper's mean. " : "";
+  const paper = paperCurves(lines, checked(), element("quantity").value).length ? "Dotted: the paper's mean. " : "";
   const smooth = "Rolling means over a fiftieth of the run. ";
   element("curves-note").textContent = lines.length ? mean + paper + smooth + curvesNote(all).join(" ") : "No run here.";
   drawRuns();
@@ -561,7 +604,9 @@ function drawReturns() {
   if (missing.length && lines.length) notes.push(`No run: ${missing.join(", ")}.`);
   element("returns-note").textContent = notes.join(" ");
   element("returns").style.height = `${Math.max(3, methods.length) * 2.4 + 4}rem`;
+  const longest = Math.max(0, ...names.map((name) => name.length));
   draw("returns", traces, {
+    margin: { l: 24 + 7 * longest, r: 12, t: 8, b: 42 },
     xaxis: { title: { text: "final return" } },
     yaxis: { tickvals: methods.map((_, row) => row), ticktext: names, range: [methods.length - 0.4, -0.6], zeroline: false },
     annotations,
@@ -583,6 +628,7 @@ function startReturns() {
 
 startUpdate();
 drawUpdate();
+for (const side of ["left", "right"]) element(`cloud-${side}`).on("plotly_click", follow);
 startCoefficient();
 setTimeout(() => {
   drawCoefficient();

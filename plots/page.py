@@ -16,6 +16,7 @@ from pathlib import Path
 
 import collect
 import figures
+import matplotlib.colors
 import numpy as np
 import pandas as pd
 import plotly.colors
@@ -78,9 +79,16 @@ def partition(ratio, advantages, clip_coef):
     return np.where(silenced & outside, 1, np.where(outside, 2, 0))
 
 
-def limit(values):
-    """The half width of a picture that shows all but one in a thousand of the values."""
-    return float(np.quantile(np.abs(values), 0.999))
+def sample_to_follow(advantages, clip_ratio, free_ratio, clip_coef):
+    """The number of a sample that tells the story: better than expected, silenced by the clip at the end of the update,
+    and in the same set without a trust region. Of those it is the one that goes there as far as the median."""
+    silenced = partition(clip_ratio, advantages, clip_coef) == 1
+    gone = partition(free_ratio, advantages, clip_coef) == 1
+    examples = np.flatnonzero((advantages > 1) & silenced & gone)
+    if len(examples) == 0:
+        return 0
+    farther = examples[np.argsort(free_ratio[examples])]
+    return int(farther[len(farther) // 2])
 
 
 def recorded_update(path):
@@ -109,10 +117,11 @@ def recorded_update(path):
     return {
         **{name: record[name].item() for name in names},
         "clip_coef": clip_coef,
-        "limits": {
-            "log_ratio": limit([record[key] for key in record.files if key.startswith("log_ratio_")]),
-            "advantages": limit(advantages),
-        },
+        # Wide enough for twice the way of clip's samples; what runs away is shown at the edge.
+        "half_width": 2 * float(np.quantile(np.abs(record["log_ratio_clip"]), 0.999)),
+        "follow": sample_to_follow(
+            advantages, np.exp(record["log_ratio_clip"][-1]), np.exp(record["log_ratio_none"][-1]), clip_coef
+        ),
         "advantages": pack(advantages),
         "methods": methods,
     }
@@ -276,8 +285,8 @@ def setting(row):
 
 
 def same_runs(rows):
-    """The rows of runs, in order of their variants, in lists of those that are drawn as one line: the forms of one update
-    (clip, klip, phi) that ended with the same parameters on one task from one seed."""
+    """The rows of runs, in order of their variants, in lists of those that are one line: clip, klip and phi, if they
+    ended with the same parameters on one task from one seed."""
     rank = {variant: number for number, variant in enumerate(in_order([row["variant"] for row in rows], VARIANTS))}
     together = {}
     for row in sorted(rows, key=lambda row: rank[row["variant"]]):
@@ -360,13 +369,23 @@ def paper():
 # --- The page
 
 
+def on_dark(color):
+    """A colour for a dark ground: black and dark greys become as light as they were dark."""
+    channels = matplotlib.colors.to_rgb(color)
+    return color if max(channels) > 0.5 else matplotlib.colors.to_hex([1 - channel for channel in channels])
+
+
 def looks(variants):
     """Colour and dashes of each variant, as in the pictures."""
     dashes = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
     found = {}
     for variant in variants:
         look = figures.style(variant)
-        found[variant] = {"color": look["color"], "dash": dashes.get(look.get("linestyle", "-"), "dash")}
+        found[variant] = {
+            "color": look["color"],
+            "color_on_dark": on_dark(look["color"]),
+            "dash": dashes.get(look.get("linestyle", "-"), "dash"),
+        }
     return found
 
 
