@@ -70,7 +70,6 @@ function fill(select, choices, chosen) {
 const update = data.update;
 const advantages = unpack(update.advantages);
 const SETS = ["in", "kill", "pass"];
-const SET_TEXTS = ["inside", "silenced by the clip", "let through"];
 const FATES = ["in I_in, inside the band", "in I_kill, which the clip silences", "in I_pass, outside the band, let through"];
 const WIDTH = update.half_width;
 const clamp = (logRatio) => Math.min(Math.max(logRatio, -WIDTH), WIDTH); // what lies beyond is drawn at the edge
@@ -150,7 +149,7 @@ function drawUpdate() {
       yaxis: { title: { text: "Â" } },
       shapes: verticals([Math.log(1 - update.clip_coef), Math.log(1 + update.clip_coef)]),
     });
-    const text = SETS.map((name, place) => `${SET_TEXTS[place]} ${percent(shares[place])}`).join(", ");
+    const text = SETS.map((name, place) => `I_${name} ${percent(shares[place])}`).join(", ");
     const beyond = logRatio.filter((value) => Math.abs(value) > WIDTH).length / logRatio.length;
     const far = beyond > 0 ? `; ${percent(beyond)} lie beyond this picture, drawn at its edges` : "";
     element(`shares-${side}`).textContent = `${text}; mean KL ${kl.toPrecision(2)}${far}.`;
@@ -265,8 +264,9 @@ function drawCoefficient() {
   draw("factor", [free, up, down], {
     xaxis: { title: { text: "w" }, range: [0, 3.4] },
     yaxis: { title: { text: "g / Â" }, range: [-1.5, 3.4] },
+    margin: { l: 58, r: 12, t: 48, b: 42 },
     showlegend: true,
-    legend: { x: 0.02, y: 0.98, bgcolor: "rgba(0,0,0,0)" },
+    legend: { orientation: "h", x: 0, y: 1.01, yanchor: "bottom" },
     shapes: [
       ...band,
       { type: "rect", xref: "paper", x0: 0, x1: 1, y0: -1.5, y1: 0, fillcolor: color("line"), opacity: 0.35, line: { width: 0 } },
@@ -285,7 +285,7 @@ function startCoefficient() {
 
 // --- 3. Runs
 
-const folderText = (folder) => (folder === "" ? "the sweep's" : folder);
+const folderText = (folder) => (folder === "" ? "the sweep's own" : folder);
 const linesOf = (task, folder) => data.lines.filter((line) => line.task === task && line.folder === folder);
 
 function unique(values) {
@@ -379,10 +379,11 @@ function drawRuns() {
   const alone = element("seed").value !== "all";
   const chosen = Number(element("run-choice").value);
   const traces = [];
+  const onTop = [];
   for (const line of lines) {
     const number = data.lines.indexOf(line);
     const strong = number === chosen && element("run-choice").value !== "";
-    traces.push(curve(line, line.method, quantity, {
+    (strong ? onTop : traces).push(curve(line, line.method, quantity, {
       meta: number,
       opacity: strong || alone ? 1 : 0.45,
       line: { width: strong ? 4 : alone ? 2 : 1, dash: alone ? data.looks[line.method].dash : "solid" },
@@ -409,7 +410,7 @@ function drawRuns() {
     hovertemplate: "%{text}<extra></extra>",
     marker: { symbol: "x", size: 10, color: crosses.map((line) => methodColor(line.method)) },
   });
-  traces.push(...paperCurves(lines, methods, quantity));
+  traces.push(...paperCurves(lines, methods, quantity), ...onTop);
   const none = lines.length ? [] : [{
     text: "No run here", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { size: 18 },
   }];
@@ -421,11 +422,15 @@ function drawRuns() {
   });
 }
 
+/** What the paper has of a task. Runs in a folder below the sweep's have other arguments: it says nothing of them. */
+function published(task, folder) {
+  return folder === "" ? (data.paper[task] ?? {}) : {};
+}
+
 /** The paper's mean curves of the methods shown, where our runs are as long as the paper's. */
 function paperCurves(lines, methods, quantity) {
-  const published = data.paper[element("task").value] ?? {};
   if (quantity !== "episodic_return") return [];
-  return Object.entries(published)
+  return Object.entries(published(element("task").value, element("folder").value))
     .filter(([method, entry]) => entry.episodic_return && methods.includes(method)
       && lines.some((line) => line.method === method && line.steps === entry.steps))
     .map(([method, entry]) => curve(entry, method, quantity, {
@@ -541,8 +546,9 @@ function startRuns() {
 
 function drawReturns() {
   const task = element("task-returns").value;
-  const lines = linesOf(task, element("folder-returns").value);
-  const published = data.paper[task] ?? {};
+  const folder = element("folder-returns").value;
+  const lines = linesOf(task, folder);
+  const theirs = published(task, folder);
   const methods = data.methods.filter((method) => lines.some((line) => line.method === method));
   const names = methods.map((method) => {
     const of_method = lines.filter((line) => line.method === method);
@@ -574,7 +580,7 @@ function drawReturns() {
         marker: { symbol: "diamond", color: color("ink"), size: 10 },
       });
     }
-    const paper = published[method];
+    const paper = theirs[method];
     if (paper?.mean !== undefined && own.some((line) => line.steps === paper.steps)) {
       traces.push({
         type: "scatter",
@@ -596,16 +602,18 @@ function drawReturns() {
   const missing = data.methods.filter((method) => !lines.some((line) => line.name.split(" = ").includes(method)));
   const steps = unique(lines.map((line) => line.steps)).map((number) => numberText(number)).join(" and ");
   const notes = lines.length ? [`${steps} steps.`] : ["No run of this task here."];
-  const theirs = Object.values(published).find((entry) => entry.steps);
-  if (lines.length && theirs && !lines.some((line) => line.steps === theirs.steps)) {
-    notes.push(`The paper's runs have ${numberText(theirs.steps)} steps, so its returns are not shown beside these.`);
+  const paper = Object.values(theirs).find((entry) => entry.steps);
+  if (lines.length && paper && !lines.some((line) => line.steps === paper.steps)) {
+    notes.push(`The paper's runs have ${numberText(paper.steps)} steps, so its returns are not shown beside these.`);
   }
-  if (lines.length && !theirs) notes.push("The paper did not train this task.");
+  if (lines.length && !paper) {
+    notes.push(folder === "" ? "The paper did not train this task." : "The paper did not train with these arguments.");
+  }
   if (missing.length && lines.length) notes.push(`No run: ${missing.join(", ")}.`);
   element("returns-note").textContent = notes.join(" ");
-  element("returns").style.height = `${Math.max(3, methods.length) * 2.4 + 4}rem`;
   const longest = Math.max(0, ...names.map((name) => name.length));
   draw("returns", traces, {
+    height: 38 * Math.max(2, methods.length) + 60,
     margin: { l: 24 + 7 * longest, r: 12, t: 8, b: 42 },
     xaxis: { title: { text: "final return" } },
     yaxis: { tickvals: methods.map((_, row) => row), ticktext: names, range: [methods.length - 0.4, -0.6], zeroline: false },

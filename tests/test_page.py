@@ -145,13 +145,12 @@ def test_an_update_is_played(published, visit):
         silenced = ((ratio > 1.2) & good) | ((ratio < 0.8) & bad)
         inside = np.abs(ratio - 1) <= 0.2
         text = tab.locator(f"#shares-{side}").text_content()
-        assert f"inside {100 * inside.mean():.1f} %" in text
-        assert f"silenced by the clip {100 * silenced.mean():.1f} %" in text
+        assert f"I_in {100 * inside.mean():.1f} %" in text
+        assert f"I_kill {100 * silenced.mean():.1f} %" in text
     # The sample that is followed: silenced by the clip, far away without it.
     number = int(tab.locator("#sample").input_value()) - 1
-    assert f"w = {np.exp(record['log_ratio_clip'][9].astype(float)[number]):.2f}, in I_kill, which the clip silences" in (
-        tab.locator("#sample-left").text_content()
-    )
+    ratio = np.exp(record["log_ratio_clip"][9].astype(float)[number])
+    assert f"w = {ratio:.2f}, in I_kill, which the clip silences" in tab.locator("#sample-left").text_content()
     assert drawn(tab, "cloud-right", "data[1].x.length") == 10
     tab.locator("#sample").fill("7")
     assert tab.locator("#sample-advantage").text_content() == f"{record['advantages'][6].astype(float):.2f}"
@@ -272,6 +271,9 @@ def test_final_returns_stand_beside_the_papers(published, visit):
     clip = main[main["variant"] == "clip"].sort_values("seed", key=lambda column: column.astype(int))
     assert sorted(shown[0]) == pytest.approx(sorted(clip["final_return"].astype(float)))
     assert [2598] in shown  # the paper's clip
+    tab.locator("#folder-returns").select_option("knobs/beta=3")
+    assert "The paper did not train with these arguments" in tab.locator("#returns-note").text_content()
+    assert [2616] not in drawn(tab, "returns", "data.map((trace) => trace.x)")  # its kl_fixed has another β
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
