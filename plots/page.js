@@ -634,13 +634,18 @@ function startReturns() {
 
 // --- Start, the first picture first
 
+/** Calls a function after what was drawn before it has been shown. */
+function afterPaint(next) {
+  requestAnimationFrame(() => setTimeout(next));
+}
+
 startUpdate();
 drawUpdate();
 for (const side of ["left", "right"]) element(`cloud-${side}`).on("plotly_click", follow);
 startCoefficient();
-setTimeout(() => {
+afterPaint(() => {
   drawCoefficient();
-  setTimeout(() => {
+  afterPaint(() => {
     startRuns();
     startReturns();
     document.body.dataset.drawn = "yes";

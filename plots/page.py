@@ -73,10 +73,11 @@ def in_order(names, order):
 
 
 def partition(ratio, advantages, clip_coef):
-    """0 where a sample is in I_in, 1 in I_kill, 2 in I_pass: I_kill is where klip's surrogate has no gradient."""
-    silenced = np.abs(gradient(klip, ratio, advantages, clip_coef)) < 1e-9
-    outside = np.abs(ratio - 1) > clip_coef
-    return np.where(silenced & outside, 1, np.where(outside, 2, 0))
+    """0 where a sample is in I_in, 1 in I_kill, 2 in I_pass: I_kill is where klip's surrogate has a β_t."""
+    beta = gradient(klip, ratio, advantages, clip_coef) - ratio * advantages
+    killed = np.abs(beta) > 1e-9  # the difference of two floats
+    outside = (np.abs(ratio - 1) > clip_coef) & (advantages != 0)
+    return np.where(killed, 1, np.where(outside, 2, 0))
 
 
 def sample_to_follow(advantages, clip_ratio, free_ratio, clip_coef):
@@ -301,6 +302,12 @@ def folder(row):
     return row["run"].rpartition("/")[0]
 
 
+def finite(text):
+    """A number of runs.csv, or None where there is none or it is infinite."""
+    number = float(text or "nan")
+    return number if np.isfinite(number) else None
+
+
 def line_of(rows, table):
     """A line of the page: the runs that it stands for, and their curve."""
     first = rows[0]
@@ -312,7 +319,7 @@ def line_of(rows, table):
         "seed": int(first["seed"]),
         "runs": [row["run"] for row in rows],
         "commands": [command(row) for row in rows],
-        "final_return": float(first["final_return"]) if first["final_return"] else None,
+        "final_return": finite(first["final_return"]),
         "diverged_at": int(first["diverged_at"]) if first["diverged_at"] else None,
         "steps": json.loads(first["args"])["total_timesteps"],
         "params_sha256": first["params_sha256"],

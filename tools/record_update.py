@@ -1,6 +1,6 @@
 """Records one real update by several methods, from one policy and one rollout, for the page (plots/page.py):
 
-    python tools/record_update.py                       # into plots/updates.npz, in about a minute
+    python tools/record_update.py                       # into plots/updates.npz, in a few minutes
     python tools/record_update.py --env-id Hopper-v4 --iteration 200 --out updates.npz
 
 PPO-Clip trains until the given iteration. Each method then makes that iteration's update from a copy of the same policy
@@ -120,8 +120,11 @@ def in_rollout_order(columns, minibatches, epochs):
 def main(args):
     out = args.out.resolve()
     train_args = ppo_clip_continuous.Args(env_id=args.env_id, seed=args.seed)
-    if args.iteration > train_args.total_timesteps // (train_args.num_envs * train_args.num_steps):
-        sys.exit("error: --iteration: a run has no more than 488")
+    iterations = train_args.total_timesteps // (train_args.num_envs * train_args.num_steps)
+    if args.iteration > iterations:
+        ppo_clip_continuous.fail(f"--iteration {args.iteration}: a run has {iterations}; choose one of them")
+    if not out.parent.is_dir():
+        ppo_clip_continuous.fail(f"--out {args.out}: there is no folder {out.parent}; make it, or choose another")
     start, minibatches = start_and_minibatches(train_args, args.iteration)
     log_ratios = {
         "clip": clip_update(ppo_clip_continuous.surrogate, start, minibatches),
