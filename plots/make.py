@@ -3,6 +3,7 @@
     python plots/make.py                                      # from runs/
     python plots/make.py --wandb-entity me --wandb-project-name klip-ppo
     python plots/make.py --redraw                             # from plots/results alone
+    python plots/make.py --redraw --page page.html            # the interactive page, too
     python plots/make.py --runs-dir ../other/runs --out plots --no-draw    # add those runs to plots/results
     python plots/make.py --redraw --drop 'knobs/*'            # take runs out of plots/results
 
@@ -30,6 +31,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "tools")]  # the 
 import collect
 import design_axis
 import figures
+import page
 import stats
 import tyro
 
@@ -47,6 +49,8 @@ class Args:
     """if toggled, draw from the data set in `out`/results without looking for runs"""
     draw: bool = True
     """if toggled off, bring the data set up to date and draw nothing"""
+    page: Path | None = None
+    """the file for the interactive page; if not given, index.html in `out`, and none for the published data set"""
     drop: tuple[str, ...] = ()
     """the names of runs to take out of the data set, or patterns such as 'knobs/*', before others are collected: a run
     that is still in its folder is collected anew"""
@@ -152,13 +156,17 @@ def main(args):
                 fail("no complete run there: train first, for example with ./benchmark.sh quick")
         if not args.draw:
             return
-        every_run, curves = collect.load(out / "results")
+        all_runs, curves = collect.load(out / "results")
     except collect.DataError as error:
         fail(str(error))
-    runs, every_run, notes = stats.select(every_run)
+    runs, every_run, notes = stats.select(all_runs)
     for line in notes:
         print(f"not compared: {line}", file=sys.stderr)
     drawn = pictures(runs, every_run, curves)
+    page_path = args.page or (None if out.resolve() == HERE else out / "index.html")
+    if page_path:
+        page.write(all_runs, curves, page_path)
+        print(f"Open {page_path} in a browser: an update, β_t and every run, to play with")
     data_sha256 = collect.sha256(out / "results")
     for name, figure in drawn.items():
         save(figure, out, name, data_sha256)

@@ -130,7 +130,7 @@ def test_every_picture_and_table_is_there_and_opens(made):
     ]
     names += ["betas_learning_curves", "betas_kl", "betas_outside", "betas_final_returns"]
     expected = {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
-    expected |= {"results.md", "final_return.tex", "results/runs.csv"}
+    expected |= {"results.md", "final_return.tex", "index.html", "results/runs.csv"}
     expected |= {f"results/curves/{run}.csv.gz" for run in pd.read_csv(made.out / "results" / "runs.csv")["run"]}
     assert set(files(made.out)) == expected
     for name in names:
