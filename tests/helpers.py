@@ -86,7 +86,7 @@ def run_all(folder, commands, **variables):
         return run(cwd, *commands[name], **variables)
 
     with ThreadPoolExecutor(2) as pool:
-        runs = dict(zip(commands, pool.map(one, commands)))
+        runs = dict(zip(commands, pool.map(one, commands), strict=True))
     for name, done in runs.items():
         assert done.returncode == 0, f"{name}: {done.stderr}"
     return runs
@@ -99,9 +99,10 @@ def run_in_turn(folder, commands):
         cwd.mkdir()
 
     def half(names):
-        plan = json.dumps([(str(cwds[name]), *command(*commands[name])[1:]) for name in names])
-        in_turn = [sys.executable, ROOT / "tests/in_turn.py"]
-        return subprocess.run(in_turn, input=plan, env=environment(), text=True, check=False).returncode
+        plan = "\n".join(json.dumps([str(cwds[name]), *command(*commands[name])[1:]]) for name in names)
+        in_turn = [sys.executable, ROOT / "tools/in_turn.py"]
+        done = subprocess.run(in_turn, input=plan, env=environment(), stdout=subprocess.PIPE, text=True, check=False)
+        return done.returncode
 
     with ThreadPoolExecutor(2) as pool:
         codes = list(pool.map(half, (list(cwds)[::2], list(cwds)[1::2])))

@@ -23,6 +23,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTED = ROOT / "plots" / "results" / "runs.csv"
+SAME_TRAINING = ROOT / "plots" / "results" / "same_training.csv"  # what tools/same_bits.py found
+SAME_TRAINING_COLUMNS = ("script", "old_script_sha256", "new_script_sha256", "old_commit", "new_commit")
+SAME_TRAINING_COLUMNS += ("num_envs", "versions", "runs")
 FORMS = ("clip", "klip", "phi")  # three forms of one update: trained with one seed, they end with the same bits
 COMPLETE = ("done", "diverged", "collected")
 TO_TRAIN = ("missing", "failed", "running")  # what another sweep is at may be left to this one
@@ -118,11 +121,48 @@ def read_result(path):
     return f"{', '.join(wrong)} not there, or not as it should be" if wrong else result
 
 
+def read_joins(path=None):
+    """The rows of same_training.csv, dicts, none if there is no such file: pairs of script_sha256 that train alike."""
+    path = path or SAME_TRAINING
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def is_known(row, joins):
+    """Whether rows of same_training.csv say what this row says: of the same pair, and of as many environments."""
+    pair = ("script", "old_script_sha256", "new_script_sha256")
+    same = [join for join in joins if all(join[column] == row[column] for column in pair)]
+    return any(join["num_envs"] in ("any", row["num_envs"]) for join in same)
+
+
+def version_names(num_envs, joins=None):
+    """{script_sha256: name of its version} for runs with num_envs environments; a hash that is not in it has itself as
+    its name. Hashes joined in same_training.csv, also through several steps, are one version, named after the hash that
+    the file mentions first. A join found with one environment only does not hold for runs with several."""
+    names = {}
+    for join in read_joins() if joins is None else joins:
+        if num_envs > 1 and join["num_envs"] != "any":
+            continue
+        old, new = join["old_script_sha256"], join["new_script_sha256"]
+        first, second = names.setdefault(old, old), names.setdefault(new, new)
+        earlier, later = sorted((first, second), key=list(names).index)
+        names = {sha: earlier if name == later else name for sha, name in names.items()}
+    return names
+
+
+def same_version(one, other, num_envs, joins=None):
+    """Whether runs with num_envs environments of scripts with these two script_sha256 train to the same bits."""
+    names = version_names(num_envs, joins)
+    return names.get(one, one) == names.get(other, other)
+
+
 def is_collected(run, rows):
     """Whether the data set, {run name: row of runs.csv}, has the run, of the same script and arguments."""
     args = asked(run)
     row = rows.get(args.run_name)
-    if row is None or row.get("script_sha256") != script_sha256(args):
+    if row is None or not same_version(row["script_sha256"], script_sha256(args), args.num_envs):
         return False
     if (row["env_id"], row["seed"]) != (run.task, run.seed):
         return False
@@ -149,8 +189,9 @@ def inspect(run, base, queued=(), failed=(), rows=()):
         result = read_result(folder / "result.json")
         if isinstance(result, str):
             return State("damaged", f"its result.json is none ({result}): move {folder} away")
-        wrong = differences(result["args"], asked(run), NOT_TRAINING)
-        if not wrong and result["script_sha256"] != script_sha256(asked(run)):
+        args = asked(run)
+        wrong = differences(result["args"], args, NOT_TRAINING)
+        if not wrong and not same_version(result["script_sha256"], script_sha256(args), args.num_envs):
             wrong = [f"{run.script} has changed since"]
         if wrong:
             return State("differs", "; ".join(wrong) + f": move {folder} away, or use --into NAME")
@@ -196,12 +237,12 @@ def in_slurm(base, required):
 
 def columns(rows):
     """Rows of text as lines in which the columns are below each other."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def summary(states):
-    """The table of {Run: State} as lines: final return, number and first digits of the hashes for each task and variant."""
+    """The table of {Run: State} as lines: final return, number and first digits of the hashes per task and variant."""
     cells = defaultdict(dict)
     for run, state in states.items():
         cells[run.task, " ".join([run.variant, *run.name.split("/")[:-1]])][run.name] = state
@@ -243,10 +284,10 @@ def identity(states):
         versions = {json.dumps(result["versions"]) for result in forms.values()}
         if len(versions) > 1:
             parted.append("    trained with different libraries: " + " and ".join(versions))
-    counts = [
-        f"{same[forms]} of {number} {'triples' if len(forms) == 3 else 'pairs'} identical to the bit ({' = '.join(forms)})"
-        for forms, number in compared.items()
-    ]
+    counts = []
+    for forms, number in compared.items():
+        groups = "triples" if len(forms) == 3 else "pairs"
+        counts.append(f"{same[forms]} of {number} {groups} identical to the bit ({' = '.join(forms)})")
     if parted:
         counts.append(
             "NOT IDENTICAL. Likely reasons: different machines, different versions of torch, a minibatch that"
@@ -295,7 +336,7 @@ def main(args, lines):
         for line in remarks(states, ("damaged", "differs")):
             print(line, file=sys.stderr)
         left = [run.name in queued or state.word not in TO_TRAIN for run, state in states.items()]
-        print(*(line for line, done in zip(lines, left) if not done), sep="\n")
+        print(*(line for line, done in zip(lines, left, strict=True) if not done), sep="\n")
         return 0
 
     drawn = args.mode != "end" or draw(states, args.base)

@@ -1,0 +1,199 @@
+"""tools/same_bits.py joins two versions of a script if, and only if, they train to the same bits."""
+
+import csv
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
+import report
+import same_bits
+
+CASES = {
+    "one": "--num-envs 1 --num-steps 128 --num-minibatches 2 --total-timesteps 512",
+    "three": "--num-envs 3 --num-steps 64 --num-minibatches 3 --total-timesteps 384",
+}
+CLIP, KLIP, PHI, SCALAR = (f"ppo_{form}_cartpole.py" for form in ("clip", "klip", "phi", "kl_scalar"))
+
+
+class Repository:
+    """A git repository with the four scripts for discrete actions."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for script in (CLIP, KLIP, PHI, SCALAR):
+            shutil.copy(ROOT / script, folder)
+        self.git("init", "--quiet")
+        self.joins = folder / report.SAME_TRAINING.relative_to(ROOT)
+
+    def git(self, *arguments):
+        who = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
+        done = subprocess.run(["git", "-C", self.folder, *who, *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def commit(self):
+        """Commit everything; returns the name of the commit."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "a version")
+        return self.git("rev-parse", "HEAD")
+
+    def edit(self, script, pattern, replacement):
+        """Replace what the pattern matches in a script; it must match."""
+        path = self.folder / script
+        text, count = re.subn(pattern, replacement, path.read_text(encoding="utf-8"))
+        assert count, f"{script} has no {pattern}"
+        path.write_text(text, encoding="utf-8")
+
+    def compare(self, commit, *scripts):
+        """Run same_bits.py; returns its exit code."""
+        arguments = [commit, "--workers", "2", *(("--scripts", *scripts) if scripts else ())]
+        return same_bits.main(arguments, root=self.folder, cases_of=lambda unit: CASES)
+
+    def rows(self):
+        """The rows of same_training.csv by script."""
+        with self.joins.open(newline="", encoding="utf-8") as file:
+            return {row["script"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """Commits: the scripts as they are, and with a change in each of the four; what was printed of comparing them."""
+    repository = Repository(tmp_path_factory.mktemp("same bits"))
+    repository.first = repository.commit()
+    repository.edit(CLIP, r"gae_lambda: (.*) = 0\.95 ", r"gae_lambda: \1 = 0.94 ")
+    repository.edit(PHI, r"SeedSequence\(", "SeedSequence(1 + ")
+    repository.edit(
+        KLIP,
+        r"rewards \+ gamma \* next_values \* ~terminations - values",
+        "gamma * next_values * ~terminations - values + rewards",
+    )
+    repository.edit(SCALAR, r"\bold_values\b", "values_before")
+    repository.edit(SCALAR, r"\Z", "# A comment changes nothing.\n")
+    repository.second = repository.commit()
+    return repository
+
+
+@pytest.fixture(scope="module")
+def compared(repository, tmp_path_factory):
+    """What was printed of comparing the two commits, a line a script, with the exit code."""
+    output = tmp_path_factory.mktemp("output") / "text"
+    with output.open("w") as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", file)
+        code = repository.compare(repository.first)
+    lines = output.read_text().splitlines()
+    return {"code": code, **{line.split()[0]: line for line in lines}}
+
+
+@pytest.mark.parametrize("script", [CLIP, PHI, KLIP])
+def test_a_changed_constant_stream_or_order_of_two_sums_is_another_version(repository, compared, script):
+    assert compared["code"] == 1
+    for group in ("1 environment", "several environments"):
+        found = rf"{group}: 1 of 1 runs differ, first '\w+': [\w/]+ at step \d+: \S+ before and \S+ at step \d+ now"
+        assert re.search(found, compared[script]), compared[script]
+    assert script not in repository.rows()
+
+
+def test_a_new_name_or_comment_is_the_same_version(repository, compared):
+    expected = "1 environment: all 1 runs agree; several environments: all 1 runs agree"
+    assert compared[SCALAR] == f"{SCALAR} (cartpole): {expected}"
+    (row,) = repository.rows().values()
+    assert (row["script"], row["num_envs"], row["runs"]) == (SCALAR, "any", "2")
+    assert (row["old_commit"], row["new_commit"]) == (repository.first, repository.second)
+    assert len(row["new_script_sha256"]) == 64 and row["new_script_sha256"] != row["old_script_sha256"]
+    assert re.search(r"numpy=\S+ python=\S+ torch=\S+", row["versions"])
+
+
+def test_a_second_comparison_adds_nothing(repository, compared):
+    before = repository.joins.read_bytes()
+    assert repository.compare(repository.first, SCALAR) == 0
+    assert repository.joins.read_bytes() == before
+
+
+def test_a_change_for_several_environments_only_and_the_chain(repository, compared, capsys):
+    first = repository.rows()[SCALAR]
+    environments = "        if self.num_envs > 1:\n            self.gamma = 0.9\n"
+    repository.edit(SCALAR, r"def __post_init__\(self\):\n", rf"\g<0>{environments}")
+    before = repository.joins.read_bytes()
+    assert repository.compare(repository.second, SCALAR) == 0
+    assert "nothing will be written" in capsys.readouterr().out
+    assert repository.joins.read_bytes() == before
+
+    third = repository.commit()
+    assert repository.compare(repository.second, SCALAR) == 0
+    assert "1 environment: all 1 runs agree; several environments: 1 of 1 runs differ" in capsys.readouterr().out
+    second = repository.rows()[SCALAR]
+    assert (second["num_envs"], second["runs"], second["new_commit"]) == ("1", "1", third)
+    assert second["old_script_sha256"] == first["new_script_sha256"]
+    ends = first["old_script_sha256"], second["new_script_sha256"]
+    joins = report.read_joins(repository.joins)
+    assert report.same_version(*ends, 1, joins) and not report.same_version(*ends, 3, joins)
+
+
+def test_a_failing_training_is_a_difference(repository, compared, capsys):
+    repository.edit(CLIP, r"\Z", "\nraise RuntimeError('broken')\n")
+    assert repository.compare(repository.first, CLIP) == 1
+    output = capsys.readouterr().out
+    assert "failed now: RuntimeError: broken" in output
+    assert CLIP not in repository.rows()
+
+
+def test_wrong_arguments(repository, capsys):
+    for arguments, said in {
+        ("0123abc",): "git rev-parse: fatal",
+        (repository.first, "--scripts", "ppo.py"): "--scripts: there is no ppo.py",
+        (repository.first, "--workers", "0"): "--workers must be at least 1",
+    }.items():
+        with pytest.raises(SystemExit) as end:
+            same_bits.main(arguments, root=repository.folder)
+        assert end.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+def join(old, new, num_envs):
+    return {"script": "a.py", "old_script_sha256": old, "new_script_sha256": new, "num_envs": num_envs}
+
+
+def test_a_chain_is_as_wide_as_its_narrowest_link():
+    joins = [join("a", "b", "any"), join("c", "d", "any"), join("b", "c", "1"), join("x", "y", "1")]
+    for one, other, alone, several in (
+        ("a", "a", True, True),
+        ("a", "b", True, True),
+        ("d", "a", True, False),
+        ("d", "c", True, True),
+        ("a", "x", False, False),
+        ("y", "x", True, False),
+        ("unknown", "a", False, False),
+        ("unknown", "unknown", True, True),
+    ):
+        assert report.same_version(one, other, 1, joins) is alone, (one, other)
+        assert report.same_version(one, other, 4, joins) is several, (one, other)
+    assert report.version_names(1, joins)["d"] == "a"  # what the file mentions first, so that new rows change no name
+
+
+def test_a_wider_row_is_news_and_a_narrower_one_is_not():
+    assert not report.is_known(join("a", "b", "any"), [join("a", "b", "1")])
+    assert report.is_known(join("a", "b", "1"), [join("a", "b", "any")])
+    assert not report.is_known(join("b", "a", "1"), [join("a", "b", "any")])
+
+
+def test_the_cases_cover_what_they_should():
+    """Of each kind of script, every argument that leads to another path is in a run with one environment."""
+    for script, extra in {
+        "ppo_clip_continuous.py": [],
+        "ppo_clip_cartpole.py": [],
+        "ppo_kl_scalar_continuous.py": ["--adaptive-beta", "--kl-penalty sample", "--kl-penalty k3"],
+        "ppo_kl_scalar_cartpole.py": ["--adaptive-beta", "--kl-penalty sample", "--kl-penalty k3"],
+    }.items():
+        kind = script.removesuffix(".py").rpartition("_")[2]
+        cases = same_bits.default_cases(same_bits.Unit(script, kind, (script,)))
+        alone = " ".join(arguments for arguments in cases.values() if "--num-envs 3" not in arguments)
+        several = " ".join(arguments for arguments in cases.values() if "--num-envs 3" in arguments)
+        paths = ["--norm-adv minibatch", "--norm-adv none", "--target-kl", "--no-clip-vloss", "--no-anneal-lr"]
+        for words in [*paths, "--ent-coef", "--save-model", *extra]:
+            assert words in alone, (script, words)
+        for words in ("--norm-adv minibatch", "--target-kl", "--no-clip-vloss", "--no-anneal-lr"):
+            assert words in several, (script, words)
