@@ -1,11 +1,11 @@
 """Collects runs, from their folders or from W&B, into the data set from which every picture is drawn:
 
 results/runs.csv             a row a run
-results/curves/RUN.csv.gz    a row an iteration: the return as logged (float32 in shortest decimals), all else to 4 digits
+results/curves/RUN.csv.gz    a row an iteration: the return as logged (float32, shortest decimals), all else to 4 digits
 
-Collecting adds: a run replaces the one of its name, and all others stay until they are dropped by name, so a data set may
-outlive the folders and the machines that its runs were trained in. Only a data set inside the folder of the runs, such as
-runs/plots/results, belongs to that folder and holds what is there, no more.
+Collecting adds: a run replaces the one of its name, and all others stay until they are dropped by name, so a data set
+may outlive the folders and the machines that its runs were trained in. Only a data set inside the folder of the runs,
+such as runs/plots/results, belongs to that folder and holds what is there, no more.
 
 With a file a run, a commit adds what is new alone, and the curves of clip, klip and phi with one seed are equal files.
 """
@@ -18,7 +18,7 @@ import re
 import sys
 import zlib
 from fnmatch import fnmatchcase
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -64,19 +64,26 @@ def from_folders(runs_dir):
     """The runs below a folder, a name each and a function that returns the content of its result.json and an iterator
     over the rows of its log, which are dicts of global_step and some tags. The function raises a LogError if the run
     cannot be used."""
+    if holds_run(runs_dir):
+        yield runs_dir.resolve().name, partial(read_folder, runs_dir)
     for name, folder in folders_below(runs_dir, {runs_dir.resolve()}):
         if folder is None:
             yield name, refuse_link
-        elif any(path.name == "result.json" or path.name.startswith(EVENTS) for path in folder.iterdir()):
-            yield name, lambda folder=folder: read_folder(folder)
+        elif holds_run(folder):
+            yield name, partial(read_folder, folder)
+
+
+def holds_run(folder):
+    """Whether a folder is that of a run, finished or not."""
+    return any(path.name == "result.json" or path.name.startswith(EVENTS) for path in folder.iterdir())
 
 
 def folders_below(top, seen, prefix=""):
-    """The folders below top, sorted, with their paths relative to it; links are followed. The folder is None where a link
-    leads nowhere, or to one of those seen, the resolved paths of which this adds to."""
+    """The folders below top, sorted, with their paths relative to it; links are followed. The folder is None where a
+    link leads nowhere, or to one of those seen, the resolved paths of which this adds to."""
     # What is not a link comes first, so that a folder keeps its own name when a link beside it leads to it.
     for path in sorted(top.iterdir(), key=lambda path: (path.is_symlink(), path.name)):
-        # benchmark.sh sets interrupted runs aside in incomplete/; those of ./benchmark.sh quick are a sweep of their own.
+        # benchmark.sh sets interrupted runs aside in incomplete/; quick/ is a sweep of its own.
         if path.name in ("incomplete", "quick") or path.name.startswith("."):
             continue
         name = prefix + path.name
@@ -116,7 +123,7 @@ def from_wandb(entity, project):
 
     for run in wandb.Api().runs(f"{entity}/{project}" if entity else project):
         # What is typed there becomes a file's name here.
-        yield re.sub(r"[^\w.=-]", "_", f"{run.name}__{run.id}"), lambda run=run: read_wandb(run)
+        yield re.sub(r"[^\w.=-]", "_", f"{run.name}__{run.id}"), partial(read_wandb, run)
 
 
 def read_wandb(run):
@@ -235,8 +242,8 @@ def dropped_names(names, drop):
 
 
 def read_runs(found, known, results):
-    """The rows of the runs found, by name, the curves of those that are new or have changed since they were known, and a
-    line for each run that was left out."""
+    """The rows of the runs found, by name, the curves of those that are new or have changed since they were known,
+    and a line for each run that was left out."""
     rows, curves, left_out = {}, {}, []
     for name, read in tqdm(list(found), desc="runs", unit=" runs", disable=not sys.stderr.isatty()):
         try:

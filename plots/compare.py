@@ -1,8 +1,8 @@
 """Decides which runs are compared: of a task one version of each script and one setting, and of these one run a seed.
 
-`comparison` turns the rows of runs.csv, which are text, into a table in which task and variant are ordered categoricals,
-so that whatever is grouped or sorted by them comes in the order of benchmark.sh, and each argument is a column, named as
-on the command line (`--clip-coef`).
+`comparison` turns the rows of runs.csv, which are text, into a table in which task and variant are ordered
+categoricals, so that whatever is grouped or sorted by them comes in the order of benchmark.sh, and each argument is a
+column, named as on the command line (`--clip-coef`).
 """
 
 import importlib
@@ -75,8 +75,8 @@ def present_sha256(variant, discrete):
 
 
 def versions(hashes, num_envs):
-    """The versions that runs with these script_sha256 and numbers of environments are of: hashes that were found to train
-    to the same bits have one."""
+    """The versions that runs with these script_sha256 and numbers of environments are of: hashes that were found to
+    train to the same bits have one."""
     names = {envs: report.version_names(envs) for envs in set(num_envs)}
     return [names[envs].get(sha, sha) for sha, envs in zip(hashes, num_envs, strict=True)]
 
@@ -88,24 +88,28 @@ def comparable(value):
     return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
+def default_arguments(variant, discrete):
+    """The defaults of a variant's script, by name as on the command line; of one that is not here the clip's."""
+    args, _ = script(variant, discrete) or script("clip", discrete)
+    return {flag(name): comparable(value) for name, value in asdict(args).items()}
+
+
 def arguments(runs):
     """The arguments of runs, a column each (as on the command line) and a row a run.
 
-    A run may lack an argument that is new in its script, or have one that its script had once. So what a run lacks is the
-    default of its script, or else what most other runs of its variant have.
+    A run may lack an argument that is new in its script, or have one that its script had once. So what a run lacks is
+    the default of its script, or else what most other runs of its variant have.
     """
     rows = [{flag(k): comparable(v) for k, v in json.loads(text).items()} for text in runs["args"]]
     table = pd.DataFrame(rows, runs.index, dtype=object).drop(columns="--exp-name")
     lacking = pd.DataFrame([{name: name not in row for name in table} for row in rows], runs.index, list(table))
-    table = table.mask(lacking, ABSENT)
     for (variant, discrete), of_variant in runs.groupby(["variant", "discrete"], observed=True):
-        found = script(variant, discrete)
-        defaults = {flag(k): comparable(v) for k, v in asdict(found[0]).items()} if found else {}
+        defaults = default_arguments(variant, discrete)
         of_script = lacking.loc[of_variant.index]
-        for name in of_script.columns[of_script.any() & ~of_script.all()]:
-            having = table.loc[of_variant.index[~of_script[name]], name]
-            table.loc[of_variant.index[of_script[name]], name] = defaults.get(name, having.mode()[0])
-        # Of a new argument that no run has yet there is no column, and none is needed.
+        for name in of_script.columns[of_script.any()]:
+            having = table.loc[of_script.index[~of_script[name]], name]
+            usual = having.mode()[0] if len(having) else ABSENT
+            table.loc[of_script.index[of_script[name]], name] = defaults.get(name, usual)
     return table
 
 
@@ -153,8 +157,7 @@ def of_one_version(runs):
 
 def departures(run, names):
     """In how many of these arguments a run departs from its script's defaults."""
-    found = script(run["variant"], run["discrete"])
-    defaults = {flag(k): comparable(v) for k, v in asdict(found[0]).items()} if found else {}
+    defaults = default_arguments(run["variant"], run["discrete"])
     return sum(name in defaults and run[name] != defaults[name] for name in names)
 
 
@@ -249,7 +252,7 @@ def first_name(variant):
 
 def runs_of(runs, variant):
     """The runs of a variant; those of clip also where it is merged with its other forms."""
-    return runs[[first_name(name) == variant for name in runs["variant"]]]
+    return runs[runs["variant"].astype(str).map(first_name) == variant]
 
 
 def present(column):
@@ -258,8 +261,8 @@ def present(column):
 
 
 def scores(runs):
-    """The scores of the runs as {variant: {task: array (seeds,)}}: 0 is a random policy, 1 the paper's PPO-Clip, and a run
-    that diverged scores 0. Tasks without these anchors are left out."""
+    """The scores of the runs as {variant: {task: array (seeds,)}}: 0 is a random policy, 1 the paper's PPO-Clip, and
+    a run that diverged scores 0. Tasks without these anchors are left out."""
     tasks = runs["env_id"].astype(str)
     zero = tasks.map(RANDOM)
     score = (runs["final_return"] - zero) / (tasks.map(PAPER["clip_mean"]) - zero)
@@ -272,7 +275,8 @@ def knob_points(runs, every_run):
     """The runs in which one argument alone differs from those that are compared, and of these the ones with the same
     seeds; beside the columns of runs
 
-    knob: the argument; value: its value as an ordered categorical of text; swept: whether this is not the value compared.
+    knob: the argument; value: its value as an ordered categorical of text; swept: whether this is not the value
+    compared.
     """
     points = []
     for place, chosen in runs.groupby(["env_id", "variant"], observed=True):

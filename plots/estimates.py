@@ -1,8 +1,8 @@
 """The statistics: plain arrays in, numbers out.
 
-One analysis was fixed before the data: the probability of improvement over clip, with all seeds and each task of the same
-weight, and its 95 % stratified bootstrap interval (Agarwal et al. 2021, arXiv 2108.13264). Beside it stand means with
-Welch's test, corrected by Holm over the tests of a table.
+One analysis was fixed before the data: the probability of improvement over clip, with all seeds and each task of the
+same weight, and its 95 % stratified bootstrap interval (Agarwal et al. 2021, arXiv 2108.13264). Beside it stand means
+with Welch's test, corrected by Holm over the tests of a table.
 """
 
 from typing import NamedTuple
@@ -19,10 +19,11 @@ def mean_score(*tasks, axis=-1):
 
 
 def improvement(*tasks, axis=-1):
-    """The chance that a run of one variant returns more than one of the other, a tie counting half, averaged over tasks.
+    """The chance that a run of one variant returns more than one of the other, a tie counting half, averaged over
+    tasks.
 
-    The first half of tasks holds the returns of the one variant, an array a task with the seeds along the last axis, the
-    second half those of the other on the same tasks.
+    The first half of tasks holds the returns of the one variant, an array a task with the seeds along the last axis,
+    the second half those of the other on the same tasks.
     """
     half = len(tasks) // 2
     chances = []
@@ -33,8 +34,8 @@ def improvement(*tasks, axis=-1):
 
 
 def interval(statistic, samples, resamples=5000):
-    """A statistic of some samples and both ends of its 95 % bootstrap interval, stratified: each sample is drawn anew by
-    itself. The ends are NaN where a sample has one seed alone."""
+    """A statistic of some samples and both ends of its 95 % bootstrap interval, stratified: each sample is drawn
+    anew by itself. The ends are NaN where a sample has one seed alone."""
     value = float(statistic(*samples))
     if min(len(sample) for sample in samples) < 2:
         return value, np.nan, np.nan
@@ -70,11 +71,14 @@ def holm(p_values):
 
 
 class Aggregate(NamedTuple):
-    """What is said of a variant over all tasks that have anchors; each estimate is a value and both ends of an interval."""
+    """What is said of a variant over all tasks that have anchors; each estimate is a value and both ends of an
+    interval."""
 
     tasks: list
     score: tuple
-    improvement: tuple | None  # over clip, on the tasks that both have; None for clip itself and where there is no interval
+    improvement: (
+        tuple | None
+    )  # over clip, on the tasks that both have; None for clip itself and where there is no interval
 
 
 def aggregates(scores, clip):

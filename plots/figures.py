@@ -7,7 +7,7 @@ import theory
 from compare import present
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 from style import STYLES, finish, handles, panel_each, panels, style
 
 MANY = 8  # seeds; more are drawn as a band
@@ -38,7 +38,7 @@ def row_title(row, text):
 def plural(low, high):
     """A number of seeds, or a range of numbers."""
     span = f"{low}" if low == high else f"{low} to {high}"
-    return f"{span} seed{'s' * (high > 1)}"
+    return f"{span} seeds" if high > 1 else f"{span} seed"
 
 
 def title(runs, task):
@@ -49,15 +49,19 @@ def title(runs, task):
 
 
 def remarks(runs, task, variants):
-    """What a picture must say of a task: which of the variants are missing, and how many runs of others diverged."""
+    """What a picture must say of a task: which of the variants are missing, and of how many runs there is no final
+    return, and why."""
     of_task = runs[runs["env_id"] == task]
     lines = []
     for variant in variants:
         cell = of_task[of_task["variant"] == variant]
+        endless = cell["final_return"].isna() & ~cell["diverged"]
         if cell.empty:
             lines.append(f"{variant}: missing")
-        elif cell["diverged"].any():
+        if cell["diverged"].any():
             lines.append(f"{variant}: {cell['diverged'].sum()} of {len(cell)} diverged")
+        if endless.any():
+            lines.append(f"{variant}: in {endless.sum()} of {len(cell)} no episode ended at last")
     return "\n".join(lines)
 
 
@@ -69,8 +73,8 @@ def write_remarks(ax, runs, task, variants):
 
 
 def wide(cell, curves, column, smooth=True, points=160):
-    """A column of the curves of a cell's runs, an index of steps by a column a seed. Iterations in which no episode ended
-    are bridged; smoothing is a rolling mean over a fiftieth of the run. A run that diverged ends early."""
+    """A column of the curves of a cell's runs, an index of steps by a column a seed. Iterations in which no episode
+    ended are bridged; smoothing is a rolling mean over a fiftieth of the run. A run that diverged ends early."""
     of_cell = curves[curves["run"].isin(cell["run"])]
     table = of_cell.pivot(index="global_step", columns="seed", values=column).astype(float)
     if not smooth:
@@ -131,7 +135,7 @@ def spread_caption(runs):
     if (counts <= MANY).any():
         parts.append("± one standard deviation and each seed")
     if (counts > MANY).any():
-        parts.append("the middle half where seeds are more than eight")
+        parts.append("of more than eight seeds the middle half")
     if (counts.get(compare.BIMODAL, counts[:0]) > MANY).any():
         parts.append(f"on {compare.BIMODAL} with those that break out")
     return ", ".join(parts)
@@ -161,7 +165,7 @@ def learning_curves(runs, curves):
         ax.set_title(title(runs, task))
         if ax.get_subplotspec().is_first_col():
             ax.set_ylabel("episodic return")
-    caption = f"Mean over seeds ({SMOOTHED}); around it {spread_caption(runs)}"
+    caption = f"Mean over seeds ({SMOOTHED}), and around it {spread_caption(runs)}"
     caption += CROSS if runs["diverged"].any() else ""
     return finish(figure, caption + ".", handles(present(runs["variant"])), blank)
 
@@ -171,18 +175,16 @@ def overview(runs, curves):
     if runs.empty:
         return None
     runs = compare.merged(runs)
-    tasks = present(runs["env_id"])
     figure, ((plane, returns),) = panels(1, 2, 2.7)
-    image = theory.draw_plane(plane)
+    theory.draw_plane(plane)
     plane.set_title(r"The clip as a KL penalty: $\beta_t(w, \hat{A})$")
-    figure.colorbar(image, ax=plane, pad=0.02)
     task = overview_task(runs)
     draw_returns(returns, runs, curves, task)
     write_remarks(returns, runs, task, tables.main_variants(runs))
     returns.set_title(f"{title(runs, task)}: episodic return")
     caption = (
-        f"Left: the coefficient that the clip implies for a sample with ratio $w$ and advantage Â, by autograd, 0 where white "
-        f"or grey. Right: mean over seeds, around it {spread_caption(runs[runs['env_id'] == task])}."
+        "Left: the coefficient that the clip implies for a sample with ratio $w$ and advantage Â, 0 where white or "
+        f"grey. Right: mean over seeds, and around it {spread_caption(runs[runs['env_id'] == task])}."
     )
     return finish(figure, caption, handles(present(runs["variant"][runs["env_id"] == task])))
 
@@ -195,9 +197,11 @@ def overview_task(runs):
 
 
 def draw_identity(above, below, of_task, curves, forms):
-    """Draws the forms over each other and, below, what the others return minus what clip does, every seed and iteration.
-    Returns the largest difference."""
-    logged = {form: wide(of_task[of_task["variant"] == form], curves, "episodic_return", smooth=False) for form in forms}
+    """Draws the forms over each other and, below, what the others return minus what clip does, every seed and
+    iteration. Returns the largest difference."""
+    logged = {
+        form: wide(of_task[of_task["variant"] == form], curves, "episodic_return", smooth=False) for form in forms
+    }
     largest = 0.0
     for form in forms:
         draw_mean(above, wide(of_task[of_task["variant"] == form], curves, "episodic_return"), form)
@@ -208,6 +212,7 @@ def draw_identity(above, below, of_task, curves, forms):
     below.set_ylim(-1.2 * (largest or 1), 1.2 * (largest or 1))
     steps_axis(above, label=False)
     steps_axis(below)
+    above.tick_params(labelbottom=False)
     return largest
 
 
@@ -234,15 +239,15 @@ def identity(runs, curves):
         below.set_axis_on()
         largest = draw_identity(above, below, common, curves, present(common["variant"]))
         hashes = common.groupby("seed")["params_sha256"].nunique()
-        above.set_title(f"{task}: {(hashes == 1).sum()} of {len(hashes)} identical", fontsize=9.5)
-        below.set_title(f"differ by up to {largest:.3g}" if largest else "differ nowhere")
+        above.set_title(f"{task}, {(hashes == 1).sum()} of {len(hashes)} equal", fontsize=9.5)
+        below.set_title(f"differ by up to {largest:.3g}" if largest else "differ nowhere", fontsize=9.5)
         if column == 0:
             above.set_ylabel("episodic return")
             below.set_ylabel("minus clip")
-    blank = [] if len(cells) == columns * bands else [axes[2 * bands - 2, -1]]
+    blank = list(axes[2 * bands - 2, len(cells) - columns * bands :]) if len(cells) < columns * bands else []
     caption = (
-        f"Above: mean over the seeds that all have ({SMOOTHED}), and with how many of them the trained parameters are the "
-        "same bytes; below: return minus that of clip, every seed and iteration, as logged."
+        f"Above: mean over the seeds that all have ({SMOOTHED}), and with how many of them the trained parameters are "
+        "the same bytes; below: return minus that of clip, every seed and iteration, as logged."
     )
     forms = [form for form in compare.FORMS if any((cell["variant"] == form).any() for cell in cells.values())]
     return finish(figure, caption, handles(forms), blank)
@@ -311,8 +316,8 @@ def beta(runs, curves):
             row[0].yaxis.set_major_formatter("{x:,g}")
         row_title(row, title(runs, task))
     caption = (
-        "β_t = −wÂ on I_kill and 0 elsewhere, whichever variant trains: percentiles over an iteration's samples, mean over "
-        f"seeds ({SMOOTHED}); logarithmic beyond ±1 where an axis goes beyond 50."
+        "β_t = −wÂ on I_kill and 0 elsewhere, whichever variant trains: percentiles over an iteration's samples, mean "
+        f"over seeds ({SMOOTHED}); logarithmic beyond ±1 where an axis goes beyond 50."
     )
     entries = [
         Line2D([], [], color="black", label="median"),
@@ -380,7 +385,9 @@ def draw_beside_clip(ax, cell, clip, curves, column, variant):
             draw_spread(ax, table, part, band=False)
             look = style(name)
             width = 3 if name == "clip" else 1.6
-            ax.plot(table.index, table.mean(axis=1), color=look["color"], linewidth=width, zorder=2.5 + (name != "clip"))
+            ax.plot(
+                table.index, table.mean(axis=1), color=look["color"], linewidth=width, zorder=2.5 + (name != "clip")
+            )
     return np.concatenate(drawn)
 
 
@@ -414,10 +421,12 @@ def small_multiples(runs, curves, which):
         if scale == "log":
             top.yaxis.set_major_locator(LogLocator(numticks=4))
         top.set_ylim(limits(np.concatenate(values), scale))
-        top.set_title(f"{title(runs, task)}\n", fontsize=9)
+        top.set_title(f"{task}\n")
     figure.supylabel(label, fontsize=10)
-    caption = f"Light blue: clip, other colours: the variant; thick: mean over seeds ({SMOOTHED}), thin: each seed"
-    if (runs.groupby(["env_id", "variant"], observed=True).size() > MANY).any():
+    counts = runs.groupby(["env_id", "variant"], observed=True).size()
+    seeds = plural(counts.min(), counts.max())
+    caption = f"Light blue: clip, other colours: the variant; thick: mean over {seeds} ({SMOOTHED}), thin: each seed"
+    if counts.max() > MANY:
         caption += ", of more than eight the band of the middle half"
     return finish(figure, caption + (CROSS if runs["diverged"].any() else "") + ".")
 
@@ -451,7 +460,7 @@ def final_returns(runs):
         for y, variant in enumerate(variants):
             cell = runs[(runs["env_id"] == task) & (runs["variant"] == variant)]
             draw_final(ax, y, cell, variant, task)
-            text = remarks(runs, task, [variant]).partition(": ")[2]
+            text = remarks(runs, task, [variant]).replace(f"{variant}: ", "")
             right = cell["final_return"].mean() < np.mean(ax.get_xlim())
             box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
             where = {"transform": ax.get_yaxis_transform(), "ha": "right" if right else "left", "va": "center"}
@@ -460,7 +469,9 @@ def final_returns(runs):
         ax.set_ylim(len(variants) - 0.4, -0.6)
         ax.set_title(title(runs, task))
         ax.xaxis.set_major_locator(MaxNLocator(4))
-    caption = "Final returns: dots every seed that finished, diamonds their mean, line that of clip; grey: the paper's mean "
+    caption = (
+        "Final returns: dots every seed that finished, diamonds their mean, line that of clip; grey: the paper's mean "
+    )
     return finish(figure, caption + "± standard deviation over 5 seeds.")
 
 
@@ -489,7 +500,7 @@ def paper_curves(runs, curves):
     if not variants:
         return None
     tasks = present(runs["env_id"])
-    figure, axes = panels(len(tasks), len(variants), 1.05, sharex="row", sharey="row", squeeze=False)
+    figure, axes = panels(len(tasks), len(variants), 1.05, sharex="row", sharey="row")
     for row, task in zip(axes, tasks, strict=True):
         for ax, variant in zip(row, variants, strict=True):
             cell = runs[(runs["env_id"] == task) & (runs["variant"] == variant)]
@@ -500,7 +511,9 @@ def paper_curves(runs, curves):
     figure.supylabel("episodic return", fontsize=10)
     entries = [Line2D([], [], color=style(v)["color"], linewidth=2.5, label=v) for v in variants]
     entries.append(Line2D([], [], color="black", linewidth=1, label="paper"))
-    caption = f"Ours: mean ± one standard deviation ({SMOOTHED}); paper: mean over 5 seeds, and as diamond its final return "
+    caption = (
+        f"Ours: mean ± one standard deviation ({SMOOTHED}); paper: mean over 5 seeds, and as diamond its final return "
+    )
     return finish(figure, caption + "± one standard deviation.", entries)
 
 
@@ -575,33 +588,36 @@ def draw_settings(ax, points):
             returns = [point["final_return"] for point in along]
             ax.plot(kls, returns, **(look | {"linewidth": 1, "linestyle": "-"}))
         for point in of_variant:
-            where = {"xytext": (3, 4), "textcoords": "offset points", "fontsize": 7.5, "zorder": 4}
-            ax.annotate(point["value"], (point["kl"], point["final_return"]), color="0.25", **where)
+            where = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 8, "zorder": 4}
+            ax.annotate(point["value"], (point["kl"], point["final_return"]), color=look["color"], **where)
+    kls = [point["kl"] for point in points if point["kl"] > 0]
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(numticks=5))
-    ax.margins(0.12)
+    if kls:
+        ax.set_xlim(min(kls) / 3, max(kls) * 4)  # at least one power of ten is in between, which is a tick
+    ax.xaxis.set_major_locator(LogLocator(numticks=6))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.margins(y=0.12)
 
 
-def return_over_kl(runs, every_run, curves):
+def return_over_kl(settings, curves):
     """Final return over the median KL of an iteration, a point a setting, a panel a task."""
-    settings = compare.settings(runs, every_run)
     if settings.empty:
         return None
     points = setting_points(settings, curves)
     tasks = present(settings["env_id"])
-    figure, axes, blank = panel_each(tasks, 2.3)
+    figure, axes, blank = panel_each(tasks, 2.4, columns=2)
     for task, ax in axes.items():
         draw_settings(ax, [point for point in points if point["env_id"] == task])
         diverged = settings[(settings["env_id"] == task) & settings["diverged"]]
         if len(diverged):
-            ax.text(0.03, 0.03, f"diverged: {len(diverged)} runs", transform=ax.transAxes, **NOTE)
-        ax.set_title(title(runs, task))
+            ax.text(0.03, 0.03, f"runs that diverged: {len(diverged)}", transform=ax.transAxes, **NOTE)
+        ax.set_title(task)
         if ax.get_subplotspec().is_first_col():
             ax.set_ylabel("final return")
-        if ax.get_subplotspec().is_last_row() or task in tasks[-3:]:
+        if task in tasks[-2:]:
             ax.set_xlabel("median KL of an iteration")
-    caption = "Mean final return over the median KL of an iteration; lines join the values of one argument, which are written "
-    caption += "beside those that are not the default."
+    caption = "Mean final return over the median KL of an iteration; lines join the values of one argument, which are "
+    caption += "written beside those that are not the default."
     entries = [
         Line2D([], [], label=variant, **({"marker": "o"} | style(variant) | {"linewidth": 1, "linestyle": "-"}))
         for variant in present(settings["variant"])

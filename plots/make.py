@@ -6,14 +6,14 @@
     python plots/make.py --runs-dir ../other/runs --out plots --no-draw    # add those runs to plots/results
     python plots/make.py --redraw --drop 'knobs/*'            # take runs out of plots/results
 
-The data set goes to plots/results (see collect.py), pictures to plots, tables to docs/tables.md; for another folder all go
-into that. Collecting adds: a run replaces the one of its name, the others stay, unless --drop names them. Only where `out`
-is inside the folder of the runs, as it is by default for other folders than runs/, the data set belongs to that folder and
-holds the runs that are there, no more.
+The data set goes to plots/results (see collect.py), pictures to plots, tables to docs/tables.md; for another folder all
+go into that. Collecting adds: a run replaces the one of its name, the others stay, unless --drop names them. Only where
+`out` is inside the folder of the runs, as it is by default for other folders than runs/, the data set belongs to that
+folder and holds the runs that are there, no more.
 
-Runs are compared within a task only if all their arguments agree; of several settings the pictures show the one with the
-most steps, then the most runs, then the fewest departures from the scripts' defaults, and what is left out is named.
-Nothing here trains.
+Runs are compared within a task only if all their arguments agree; of several settings the pictures show the one with
+the most steps, then the most runs, then the fewest departures from the scripts' defaults, and what is left out is
+named. Nothing here trains.
 """
 
 import io
@@ -21,6 +21,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -92,7 +93,7 @@ def png(figure, source):
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
     image = Image.open(drawn).convert("RGB")
-    image = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    image = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     stamp = PngInfo()
     if source:
         stamp.add_text("Source", source)
@@ -117,31 +118,31 @@ def save(figure, path, source, render):
 
 
 def pictures(runs, every_run, curves):
-    """Every picture's name, figure (None if there is nothing to draw) and the runs that it shows."""
+    """Every picture: its name, a function that draws it or returns None if it cannot, and the runs that it shows."""
     main = compare.main_runs(runs)
     forms = main[main["variant"].isin(compare.FORMS)]
     betas = compare.betas_runs(runs)
     points = compare.knob_points(runs, every_run)
     of_knobs = points["knob"].isin(compare.KNOBS)
+    settings = compare.settings(runs, every_run)
     nothing = runs.iloc[:0]
-    yield "overview", figures.overview(main, curves), main
-    yield "learning_curves", figures.learning_curves(main, curves), main
-    yield "identity", figures.identity(forms, curves), forms
-    yield "partition", figures.partition(main, curves), main
-    yield "beta", figures.beta(main, curves), main
-    yield "final_returns", figures.final_returns(main), main
-    yield "aggregate", figures.aggregate(compare.merged(main)), main
-    yield "paper_curves", figures.paper_curves(main, curves), main
+    yield "overview", partial(figures.overview, main, curves), main
+    yield "learning_curves", partial(figures.learning_curves, main, curves), main
+    yield "identity", partial(figures.identity, forms, curves), forms
+    yield "partition", partial(figures.partition, main, curves), main
+    yield "beta", partial(figures.beta, main, curves), main
+    yield "final_returns", partial(figures.final_returns, main), main
+    yield "aggregate", partial(figures.aggregate, compare.merged(main)), main
+    yield "paper_curves", partial(figures.paper_curves, main, curves), main
     for which in figures.MULTIPLES:
-        yield f"betas_{which}", figures.small_multiples(betas, curves, which), betas
-    yield "betas_final_returns", figures.final_returns(betas), betas
-    yield "betas_aggregate", figures.aggregate(betas) if len(betas) else None, betas
-    yield "knobs", figures.knobs(runs, points[of_knobs]), points[of_knobs]
-    yield "settings", figures.knobs(runs, points[~of_knobs]), points[~of_knobs]
-    shown = compare.settings(runs, every_run)
-    yield "return_over_kl", figures.return_over_kl(runs, every_run, curves), shown
-    yield "theory", theory.theory_sheet(), nothing
-    yield "design_axis", design_axis.design_axis(), nothing
+        yield f"betas_{which}", partial(figures.small_multiples, betas, curves, which), betas
+    yield "betas_final_returns", partial(figures.final_returns, betas), betas
+    yield "betas_aggregate", partial(figures.aggregate, betas), betas
+    yield "knobs", partial(figures.knobs, runs, points[of_knobs]), points[of_knobs]
+    yield "settings", partial(figures.knobs, runs, points[~of_knobs]), points[~of_knobs]
+    yield "return_over_kl", partial(figures.return_over_kl, settings, curves), settings
+    yield "theory", theory.theory_sheet, nothing
+    yield "design_axis", design_axis.design_axis, nothing
 
 
 def filled(text, sections):
@@ -183,7 +184,8 @@ def draw(out, with_svg):
     for line in notes:
         print(f"not compared: {line}", file=sys.stderr)
     names = []
-    for name, figure, shown in pictures(runs, every_run, curves):
+    for name, drawing, shown in pictures(runs, every_run, curves):
+        figure = drawing()
         # The hash tells which runs a picture shows: its own bytes depend on how matplotlib was built, too.
         source = None if name in THEORY else collect.sha256(out / "results", shown["run"])
         save(figure, out / f"{name}.png", source, png)

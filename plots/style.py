@@ -81,7 +81,7 @@ def finish(figure, caption, entries=(), blank=()):
     """Adds the legend with these entries, in a blank panel if there is one, else above; and the caption."""
     entries = list(entries)
     if entries and blank:
-        blank[0].legend(handles=entries, loc="center")
+        blank[0].legend(handles=entries, loc="center", ncols=1 + len(entries) // 10, columnspacing=1.2)
     elif entries:
         figure.legend(handles=entries, loc="outside upper center", ncols=min(len(entries), 5), columnspacing=1.2)
     width = int(figure.get_figwidth() * 15)

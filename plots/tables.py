@@ -15,9 +15,9 @@ DASH = "—"  # no run, or nothing to compare with
 HOW_TO_READ = {
     "final_return": (
         "Final returns beside the paper's",
-        "Final return (the training episodes' mean return of an iteration, averaged over the iterations of the last 10 % of "
-        "steps): mean ± standard deviation with divisor n, and in brackets the seeds; below it the paper's, and p of Welch's "
-        "test between both means after Holm's correction for all tests of the table.",
+        "Final return (the training episodes' mean return of an iteration, averaged over the iterations of the last "
+        "10 % of steps): mean ± standard deviation with divisor n, and in brackets the seeds; below it the paper's, "
+        "and p of Welch's test between both means after Holm's correction for all tests of the table.",
     ),
     "short_return": (
         "Final returns, a row a task",
@@ -25,24 +25,24 @@ HOW_TO_READ = {
     ),
     "scalar_tests": (
         "Scalar penalties beside the clip",
-        "p of Welch's test between the mean final returns of a scalar penalty and of the clip, after Holm's correction for "
-        "all tests of the table; `differs` means that it is below 0.05.",
+        "p of Welch's test between the mean final returns of a scalar penalty and of the clip, after Holm's "
+        "correction for all tests of the table; `differs` means that it is below 0.05.",
     ),
     "aggregate": (
         "All tasks together",
-        "Score, averaged over seeds and tasks: 0 is a random policy, 1 the paper's PPO-Clip; and the probability that a run "
-        "returns more than one of the clip, averaged over tasks, where an interval that holds 0.5 decides nothing. In "
-        "brackets 95 % stratified bootstrap intervals; a run that diverged scores 0.",
+        "Score, averaged over seeds and tasks: 0 is a random policy, 1 the paper's PPO-Clip; and the probability that "
+        "a run returns more than one of the clip, averaged over tasks, where an interval that holds 0.5 decides "
+        "nothing. In brackets 95 % stratified bootstrap intervals; a run that diverged scores 0.",
     ),
     "scalar_region": (
         "How far an iteration moves the policy",
-        "Approximate KL in an iteration's last epoch (nats) and share of the samples outside the band [1−ε, 1+ε]: medians "
-        "over the iterations of all seeds.",
+        "Approximate KL in an iteration's last epoch (nats) and share of the samples outside the band [1−ε, 1+ε]: "
+        "medians over the iterations of all seeds.",
     ),
     "kill_peak": (
         "Largest share that the clip silences",
-        "The largest share of I_kill in an iteration of the clip, of the mean over the five seeds of the protocol, beside "
-        "the largest in the data of the paper's site.",
+        "The largest share of I_kill in an iteration of the clip, of the mean over the five seeds of the protocol, "
+        "beside the largest in the data of the paper's site.",
     ),
     "breakout": (
         "HalfCheetah-v4: seeds that break out",
@@ -50,8 +50,8 @@ HOW_TO_READ = {
     ),
     "peer": (
         "Beside Stable-Baselines3",
-        "Final returns here and of Stable-Baselines3's PPO with the same two objectives (tools/peer.py), and p of Welch's "
-        "tests after Holm's correction for all tests of the table.",
+        "Final returns here and of Stable-Baselines3's PPO with the same two objectives (tools/peer.py), and p of "
+        "Welch's tests after Holm's correction for all tests of the table.",
     ),
     "knobs": (
         "Final return over each knob",
@@ -67,26 +67,26 @@ HOW_TO_READ = {
         "The same for arguments that `./benchmark.sh knobs` does not sweep.",
     ),
     "betas": (
-        "Published coefficients",
-        "Final return: mean ± standard deviation with divisor n, and in brackets the seeds.",
+        "Other coefficients",
+        "Final return with the files of betas/: mean ± standard deviation with divisor n, and in brackets the seeds.",
     ),
     "betas_tests": (
-        "Published coefficients beside the clip",
-        "p of Welch's test between the mean final returns of a coefficient and of the clip, after Holm's correction for all "
-        "tests of the table; `differs` means that it is below 0.05.",
+        "Other coefficients beside the clip",
+        "p of Welch's test between the mean final returns of a coefficient and of the clip, after Holm's correction "
+        "for all tests of the table; `differs` means that it is below 0.05.",
     ),
     "betas_aggregate": (
-        "Published coefficients, all tasks together",
+        "Other coefficients, all tasks together",
         "As the aggregate above, over the tasks that a coefficient was trained on.",
     ),
     "betas_region": (
-        "How far a coefficient lets the policy move",
+        "How far the other coefficients let the policy move",
         "Median KL of an iteration and share outside the band, as above.",
     ),
     "return_over_kl": (
         "Final return over KL, every setting",
-        "Final return, and after @ the median KL of an iteration, of each variant and of each value of an argument of its "
-        "surrogate.",
+        "Final return, and after @ the median KL of an iteration, of each variant and of each value of an argument of "
+        "its surrogate.",
     ),
     "cost": (
         "Cost",
@@ -110,8 +110,8 @@ def markdown(rows, labels=1):
 
 
 def crossed(runs, row_names, column, entry, heads=None):
-    """The table of what entry says of the runs of each cell, in rows by row_names and columns by column: names of columns
-    of runs, all ordered categoricals."""
+    """The table of what entry says of the runs of each cell, in rows by row_names and columns by column: names of
+    columns of runs, all ordered categoricals."""
     if runs.empty:
         return ""
     columns = compare.present(runs[column])
@@ -126,16 +126,20 @@ def crossed(runs, row_names, column, entry, heads=None):
 
 
 def mean_and_std(runs):
-    """Mean ± standard deviation (divisor n) of the final returns of the runs that finished, and the number of seeds."""
+    """Mean ± standard deviation (divisor n) of the final returns of the runs that finished, and in brackets how many
+    those are, and what became of the others."""
+    if runs.empty:
+        return DASH
     returns = runs["final_return"].dropna()
     diverged = int(runs["diverged"].sum())
-    total = len(returns) + diverged
-    if not total:
-        return DASH
+    endless = len(runs) - len(returns) - diverged
+    others = [f"{diverged} diverged"] if diverged else []
+    if endless:
+        others.append(f"{endless} without an end of an episode")
+    count = ", ".join([f"{len(returns)} of {len(runs)}", *others]) if others else f"{len(runs)}"
     if returns.empty:
-        return f"{diverged} of {total} diverged"
+        return f"{DASH} ({count})"
     spread = f" ± {number(returns.std(ddof=0))}" if len(returns) > 1 else ""
-    count = f"{len(returns)} of {total}, {diverged} diverged" if diverged else total
     return f"{number(returns.mean())}{spread} ({count})"
 
 
@@ -154,12 +158,16 @@ def median_kl(runs, curves):
 
 
 def kl_text(kl):
-    return DASH if np.isnan(kl) else number(kl, 3 if kl < 100 else 0)
+    """A KL as text; a dash for NaN."""
+    if np.isnan(kl):
+        return DASH
+    digits = 5 if kl < 0.001 else 3 if kl < 100 else 0
+    return number(kl, digits)
 
 
 def region(runs, curves):
-    """How far the policy moves in an iteration, and the share of samples outside the band: medians over the iterations of
-    all seeds, which no single one decides."""
+    """How far the policy moves in an iteration, and the share of samples outside the band: medians over the
+    iterations of all seeds, which no single one decides."""
     kl = median_kl(runs, curves)
     inside = curves["in"][curves["run"].isin(runs["run"])].median()
     return DASH if np.isnan(kl) else f"{kl_text(kl)}, {number(100 - 100 * inside)} %"
@@ -196,7 +204,8 @@ def corrected(tests):
 
 
 def tests_beside_paper(runs):
-    """{(task, variant): corrected p} of Welch's tests between our means and the paper's, of runs as long as the paper's."""
+    """{(task, variant): corrected p} of Welch's tests between our means and the paper's, of runs as long as the
+    paper's."""
     tests = {}
     for (task, variant), returns in returns_of(as_long_as_the_papers(runs)).items():
         name = compare.first_name(variant)
@@ -271,7 +280,7 @@ def short_return_table(runs):
 def tests_table(runs):
     """Welch's test beside clip, a row a variant, a column a task."""
     tests = tests_beside_clip(runs)
-    others = runs[[compare.first_name(variant) not in compare.FORMS for variant in runs["variant"]]]
+    others = runs[~runs["variant"].astype(str).map(compare.first_name).isin(compare.FORMS)]
 
     def entry(cell):
         first = cell.iloc[0]
@@ -294,7 +303,9 @@ def peer_table(runs):
     sides, tests = {}, {}
     for task, of_task in compare.PEER.groupby("task"):
         here = {v: compare.runs_of(ours[ours["env_id"] == task], v) for v in ("clip", "kl_fixed")}
-        there = {v: of_task[of_task["beta"] == beta].assign(diverged=False) for v, beta in (("clip", ""), ("kl_fixed", "1"))}
+        there = {
+            v: of_task[of_task["beta"] == beta].assign(diverged=False) for v, beta in (("clip", ""), ("kl_fixed", "1"))
+        }
         if any(part.empty for part in here.values()):
             continue
         sides[task] = {"ours": here, "Stable-Baselines3": there}
@@ -322,7 +333,8 @@ def breakout_table(runs):
 
 
 def kill_peak_table(runs, curves):
-    """The largest share of I_kill in an iteration of clip, of the mean over the protocol's seeds, here and in the paper."""
+    """The largest share of I_kill in an iteration of clip, of the mean over the protocol's seeds, here and in the
+    paper."""
     of_clip = compare.runs_of(as_long_as_the_papers(runs), "clip")
     of_clip = of_clip[of_clip["seed"].isin(compare.SEEDS)]
     rows = [["task", "ours", "paper"]]
@@ -365,14 +377,12 @@ def core_hours(runs):
 
 def like_clip(runs):
     """Where runs of other variants ended with the parameters of clip's run of their seed, bit for bit."""
-    clip = runs[runs["variant"] == "clip"].set_index(["env_id", "seed"])["params_sha256"].to_dict()
-    places = []
-    for (task, variant), cell in runs.groupby(["env_id", "variant"], observed=True):
-        hashes = zip(cell["seed"], cell["params_sha256"], strict=True)
-        same = sum(sha == clip.get((task, seed)) != "" for seed, sha in hashes)
-        if variant != "clip" and same:
-            places.append(f"{variant} on {task} ({same} of {len(cell)})")
-    return ", ".join(places)
+    is_clip = runs["variant"] == "clip"
+    pairs = runs[~is_clip].merge(runs[is_clip], on=["env_id", "seed"], suffixes=("", "_clip"))
+    pairs["same"] = (pairs["params_sha256"] == pairs["params_sha256_clip"]) & (pairs["params_sha256"] != "")
+    counts = pairs.groupby(["variant", "env_id"], observed=True)["same"].agg(["sum", "size"])
+    counts = counts[counts["sum"] > 0]
+    return ", ".join(f"{variant} on {task} ({n} of {of})" for (variant, task), (n, of) in counts.T.items())
 
 
 def beta_one_numbers(runs, curves):
@@ -390,8 +400,8 @@ def beta_one_numbers(runs, curves):
 
 
 def published_numbers(found):
-    """Of the published coefficients, from {variant: Aggregate}: how many there are, which one has the best probability of
-    improvement over clip, and of how many the interval lies above 0.5."""
+    """Of the published coefficients, from {variant: Aggregate}: how many there are, which one has the best
+    probability of improvement over clip, and of how many the interval lies above 0.5."""
     improvements = {v: found[v].improvement for v in compare.PUBLISHED if v in found and found[v].improvement}
     if not improvements:
         return dict.fromkeys(("published", "best_coefficient", "best_improvement", "published_above_clip"), "")
@@ -422,8 +432,8 @@ def aggregates_of(runs):
 
 
 def sections(runs, every_run, curves):
-    """What the documents say of the results, by name, as Markdown: tables, and numbers to stand within a sentence; empty
-    where there are no such runs."""
+    """What the documents say of the results, by name, as Markdown: tables, and numbers to stand within a sentence;
+    empty where there are no such runs."""
     main = compare.merged(compare.main_runs(runs))
     scalar = main[~main["variant"].isin(compare.FORMS[1:])]
     betas = compare.betas_runs(runs)
@@ -479,7 +489,7 @@ def sections(runs, every_run, curves):
 
 def page(found):
     """All tables as one document, each with a heading and the sentence that says how to read it."""
-    parts = ["# Tables\n", "Written by `python plots/make.py` from the data set in plots/results.\n"]
+    parts = ["# Tables\n", "Written by `python plots/make.py` from the collected runs.\n"]
     for name, (heading, sentence) in HOW_TO_READ.items():
         if found[name]:
             parts.append(f"## {heading}\n\n{sentence}\n\n{found[name]}\n")

@@ -58,12 +58,12 @@ def draw_surrogates(ax, which, advantage):
 
 
 def draw_plane(ax):
-    """Draws β_t from klip's surrogate over the (w, Â) plane, and the three sets. Returns what a colour bar needs."""
+    """Draws β_t from klip's surrogate over the (w, Â) plane, and the three sets."""
     ratio, advantage = np.meshgrid(RATIOS[::2], np.linspace(-2, 2, 400))
     beta = implied_beta("klip", ratio.ravel(), advantage.ravel()).reshape(ratio.shape)
     killed = np.abs(beta) > ROUNDING
     beta = np.where(killed, beta, np.nan)
-    image = ax.pcolormesh(ratio, advantage, beta, cmap="PuOr", vmin=-3.6, vmax=3.6, rasterized=True)
+    ax.pcolormesh(ratio, advantage, beta, cmap="PuOr", vmin=-3.6, vmax=3.6, rasterized=True)
     for at, levels in ((1.35, (-2, -1)), (0.68, (0.5, 1))):
         lines = ax.contour(ratio, advantage, beta, levels, colors="black", linewidths=0.7, linestyles="-")
         ax.clabel(lines, fmt="%g", fontsize=9, manual=[(at, -level / at) for level in levels])
@@ -75,7 +75,6 @@ def draw_plane(ax):
     ax.grid(False)
     ax.set_xlabel("$w$")
     ax.set_ylabel(r"$\hat{A}$", rotation=0)
-    return image
 
 
 def theory_sheet():
@@ -91,9 +90,10 @@ def theory_sheet():
     for ax in axes[2]:
         ax.remove()
     plane = figure.add_subplot(spec[2, :])
-    figure.colorbar(draw_plane(plane), ax=plane, label=r"$\beta_t$, 0 where white or grey")
+    draw_plane(plane)
+    plane.set_title(r"The clip as a KL penalty: $\beta_t(w, \hat{A})$, 0 where white or grey")
     caption = (
-        f"By autograd from the scripts' own surrogates; grey band: 1 ± ε with ε = {CLIP_COEF:g}; kl_scalar: β = {BETA:g}, "
-        "KL as k3."
+        "By autograd from the scripts' own surrogates, kl_scalar's with "
+        f"β = {BETA:g} and the KL as k3; grey band: 1 ± ε with ε = {CLIP_COEF:g}."
     )
     return finish(figure, caption, [Line2D([], [], label=name, **look) for name, look in LOOKS.items()])
