@@ -39,7 +39,10 @@ clip_coef         clip        --clip-coef 0.1 0.3
 beta              kl_fixed    --beta 0.1 0.3 3 10
 kl_target         kl_adaptive --kl-target 0.003 0.01 0.03 0.1
 "
-SEEDS=0,1,2,3,4 QUICK_SEEDS=0,1 KNOB_SEEDS=0,1,2 KNOB_TASKS=CartPole-v1,HalfCheetah-v4,Hopper-v4
+SEEDS=0,1,2,3,4
+QUICK_SEEDS=0,1
+KNOB_SEEDS=0,1,2
+KNOB_TASKS=CartPole-v1,HalfCheetah-v4,Hopper-v4
 SLURM_OPTIONS=(--ntasks=1 --cpus-per-task=1 --time=02:00:00 --mem=2G --requeue --open-mode=append)
 
 usage() {
@@ -69,8 +72,32 @@ EOF
 
 die() { echo "error: $*" >&2; exit 2; }
 
-# Whether the word $1 is in the list $2 (a,b,c; an empty list holds every word).
-listed() { case ",${2:-$1}," in *",$1,"*) [ -n "$1" ] ;; *) false ;; esac; }
+# Whether the list $2 (a,b,c) holds the word $1; an empty list holds every word.
+listed() {
+  [ -n "$1" ] || return 1
+  [ -n "$2" ] || return 0
+  case ",$2," in *",$1,"*) return 0 ;; *) return 1 ;; esac
+}
+
+# Whether a line of the table $2 begins with the word $1.
+in_table() {
+  local first rest
+  while read -r first rest; do
+    [ "$first" != "$1" ] || return 0
+  done <<< "$2"
+  return 1
+}
+
+# The experiment's name: what the flags say, or the script's own.
+exp_name() { # script, flags...
+  local name previous="" word
+  name=$(basename -- "$1" .py)
+  for word in "$@"; do
+    [ "$previous" != --exp-name ] || name=$word
+    previous=$word
+  done
+  echo "$name"
+}
 
 plan() { # a line a run, its fields separated by tabs: name, task, variant, seed, script, arguments...
   local seed task family steps task_flags variant of script flags name
@@ -78,11 +105,11 @@ plan() { # a line a run, its fields separated by tabs: name, task, variant, seed
     while read -r task family steps task_flags; do
       listed "$task" "$tasks" || continue
       while read -r variant of script flags; do
-        if [ "$of" != "$family" ] || ! listed "$variant" "$variants"; then continue; fi
-        name=${script##*/} name=${name%.py}
-        case "$flags" in *--exp-name\ *) name=${flags#*--exp-name } ;; esac
-        name=$folder${task}__${name%% *}__$seed
+        [ "$of" = "$family" ] || continue
+        listed "$variant" "$variants" || continue
         # shellcheck disable=SC2086 # flags are words
+        name=$folder${task}__$(exp_name "$script" $flags)__$seed
+        # shellcheck disable=SC2086
         printf '%s\t' "$name" "$task" "$variant" "$seed" "$script" $flags $task_flags ${track[@]+"${track[@]}"} \
           --env-id "$task" --seed "$seed" --total-timesteps "${total_timesteps:-$steps}" $script_args --run-name
         echo "$prefix$name"
@@ -104,34 +131,53 @@ plan_knobs() { # the same for each value in KNOBS
 report() { "$PYTHON" tools/report.py "$@" ${skip_collected:+--skip-collected} "$base" <<< "$plan"; }
 
 install() { # makes .venv and installs requirements.txt, unless that is done or the user brings his own Python
-  [ -z "${PYTHON:-}" ] || { command -v "$PYTHON" > /dev/null || die "PYTHON=$PYTHON: no such program"; return; }
+  if [ -n "${PYTHON:-}" ]; then
+    command -v "$PYTHON" > /dev/null || die "PYTHON=$PYTHON: no such program"
+    return
+  fi
   export PYTHON=.venv/bin/python
+  if [ -e .venv ] || [ -L .venv ]; then
+    $PYTHON --version > /dev/null 2>&1 || die ".venv has no Python that runs: remove it (rm -r .venv), and call again"
+  fi
   ! cmp -s requirements.txt .venv/installed.txt || return 0
+  # The range for which MuJoCo and all other packages in requirements.txt have wheels.
+  local version
+  version=$(python3 --version 2>&1) || true
+  case "$version" in
+    "Python 3."1[123].*) ;;
+    *) die "requirements.txt needs Python 3.11, 3.12 or 3.13 as python3, not ${version##*$'\n'}; or set PYTHON" ;;
+  esac
   echo "installing requirements.txt into .venv (once; some minutes)"
   python3 -m venv .venv || die "cannot make .venv (Debian and Ubuntu: apt install python3-venv)"
-  $PYTHON -m pip install --quiet -r requirements.txt || die "cannot install requirements.txt; Python 3.11 or newer?"
+  $PYTHON -m pip install --quiet -r requirements.txt || die "cannot install requirements.txt, see above"
   cp requirements.txt .venv/installed.txt
 }
 
 launch() { # becomes the training of $name, which holds the lock on its log until it ends, however it ends
   local number=1 aside=$base/incomplete/$name
-  mkdir -p "${log%/*}" && exec 9>> "$log" || exit
+  mkdir -p "${log%/*}" || exit
+  exec 9>> "$log" || exit
   if command -v flock > /dev/null; then
     flock "$1" 9 2>> "$log" || [ $? != 1 ] || exit 75 # another code: this file system has no locks
   fi
   [ ! -e "$base/$name/result.json" ] || exit 0
   if [ -e "$base/$name" ]; then
-    while [ -e "$aside.$number" ]; do number=$((number + 1)); done
-    mkdir -p "${aside%/*}" && mv "$base/$name" "$aside.$number" || exit
+    while [ -e "$aside.$number" ]; do
+      number=$((number + 1))
+    done
+    mkdir -p "${aside%/*}" || exit
+    mv "$base/$name" "$aside.$number" || exit
   fi
   echo "=== $(date '+%Y-%m-%d %H:%M:%S') $(printf '%q ' "$PYTHON" "${fields[@]:4}")" >&9 || exit
-  exec "$PYTHON" "${fields[@]:4}" < /dev/null >> "$log" 2>&1 # not to 9: what outlives the training must not hold the lock
+  # Not to 9: what outlives the training must not hold the lock.
+  exec "$PYTHON" "${fields[@]:4}" < /dev/null >> "$log" 2>&1
 }
 
 run_one() { # trains the run of the line $3 of a plan in $2, unless it is complete; $1 is an option of flock
   local fields name log said state=complete code=0 base=$2
   IFS=$'\t' read -r -a fields <<< "$3"
-  name=${fields[0]} log=$base/logs/${fields[0]}.log
+  name=${fields[0]}
+  log=$base/logs/$name.log
   said=$(launch "$1" 2>&1) || code=$?
   [ "$code" != 75 ] || exit 0 # another process is at it
   if [ "$code" != 0 ] && [ ! -e "$base/$name/result.json" ]; then # with a result it diverged
@@ -145,38 +191,25 @@ run_one() { # trains the run of the line $3 of a plan in $2, unless it is comple
   [ "$state" = complete ]
 }
 
+cores() { OMP_NUM_THREADS="" OMP_THREAD_LIMIT="" nproc 2> /dev/null || getconf _NPROCESSORS_ONLN; }
+
 train() { # trains the runs of $todo, $workers at once; $failed gets a line for each that failed
-  local pending=$todo total ended=0 group="" pipe alive whole part said line name left
+  local pending=$todo total ended=0 state line name left
   total=$(grep -c . <<< "$todo")
-  workers=${workers:-$(OMP_NUM_THREADS="" OMP_THREAD_LIMIT="" nproc 2> /dev/null || getconf _NPROCESSORS_ONLN)}
+  workers=${workers:-$(cores)}
   command -v flock > /dev/null || echo "without flock (util-linux), two sweeps in one folder are not kept apart" >&2
   echo "$total runs to train, $workers at once"
-  trap '{ kill -- "-$group"; wait "$group"; } 2> /dev/null || true; echo "stopped; the same command resumes" >&2; exit 130' \
-    INT TERM HUP
+  trap 'echo "stopped; the same command resumes" >&2; exit 130' INT TERM HUP
   SECONDS=0
   while [ -n "$pending" ]; do # what another sweep is at is tried again until that ends it, or leaves it to this one
-    pipe=$(mktemp -u "${TMPDIR:-/tmp}/klip-ppo.XXXXXX")
-    mkfifo -m 600 "$pipe"
-    set -m # a process group of its own, for the trap
-    xargs -0 -n 1 -P "$workers" "$BASH" "$self" --run -n "$base" < <(tr '\n' '\0' <<< "$pending") > "$pipe" &
-    group=$!
-    set +m
-    exec 3< "$pipe"
-    rm "$pipe"
-    # Whether xargs lives is asked before reading, so that nothing said before its end is lost; time can run out in a line.
-    said=""
-    while alive=$(kill -0 "$group" 2> /dev/null && echo yes); whole="" part=""
-      IFS= read -r -t 1 part <&3 && whole=yes
-      said=$said$part && [ -n "$whole$alive" ]; do
-      [ -n "$whole" ] || continue
-      IFS=$'\t' read -r said line <<< "$said"
-      name=${line%%$'\t'*} pending=$(grep -vxF -e "$line" <<< "$pending") || true
-      [ "$said" = complete ] || failed=$failed$name$'\t'$said$'\n'
-      ended=$((ended + 1)) left=$((SECONDS * (total - ended) / ended / 60))
-      echo "$ended/$total, about $((left / 60)) h $((left % 60)) min left: $name $said"
-      said=""
-    done
-    exec 3<&-
+    while IFS=$'\t' read -r state line; do # run_one's lines
+      name=${line%%$'\t'*}
+      pending=$(grep -vxF -e "$line" <<< "$pending") || true
+      [ "$state" = complete ] || failed=$failed$name$'\t'$state$'\n'
+      ended=$((ended + 1))
+      left=$((SECONDS * (total - ended) / ended / 60))
+      echo "$ended/$total, about $((left / 60)) h $((left % 60)) min left: $name $state"
+    done < <(tr '\n' '\0' <<< "$pending" | xargs -0 -n 1 -P "$workers" "$BASH" "$self" --run -n "$base")
     [ -z "$pending" ] || sleep 2
   done
 }
@@ -185,8 +218,12 @@ submit() { # one job array of the runs of $todo
   local job list said script count id watch
   [ -n "$todo" ] || { echo "nothing to submit: every run is complete or queued"; return; }
   job=klip-ppo-$(date +%Y%m%d-%H%M%S)-$$
-  list=$PWD/$base/slurm/$job.list count=$(grep -c . <<< "$todo")
-  said=$({ mkdir -p "${list%/*}" && echo "$todo" > "$list"; } 2>&1) || { rm -f "$list"; die "--slurm: ${said#*: line *: }"; }
+  list=$PWD/$base/slurm/$job.list
+  count=$(grep -c . <<< "$todo")
+  if ! said=$({ mkdir -p "${list%/*}" && echo "$todo" > "$list"; } 2>&1); then
+    rm -f "$list"
+    die "--slurm: ${said#*: line *: }"
+  fi
   script="#!/usr/bin/env bash
 export PYTHON=$(printf %q "$PYTHON")
 exec bash $(printf '%q ' "$self" --run -x "$base") \"\$(sed -n \$((SLURM_ARRAY_TASK_ID + 1))p $(printf %q "$list"))\""
@@ -199,8 +236,9 @@ exec bash $(printf '%q ' "$self" --run -x "$base") \"\$(sed -n \$((SLURM_ARRAY_T
 }
 
 main() {
-  local mode=train sweep="" seeds="" tasks="" variants="" total_timesteps="" script_args="" workers="" into="" failed=""
-  local task_table=$TASKS skip_collected="" slurm="" track=() sbatch_options=() asked=() word folder="" prefix base plan todo fields
+  local mode=train sweep="" seeds="" tasks="" variants="" total_timesteps="" script_args="" workers="" into=""
+  local task_table=$TASKS skip_collected="" slurm="" track=() sbatch_options=() asked=()
+  local word folder="" prefix base plan todo fields failed=""
   while [ $# -gt 0 ]; do
     case "$1" in --?*=*) word=$1; shift; set -- "${word%%=*}" "${word#*=}" "$@" ;; esac # --flag=value
     case "$1" in --slurm | --) ;; *) asked+=("$1") ;; esac
@@ -212,25 +250,45 @@ main() {
       --track) track+=(--track) ;;
       --help | -h) usage; exit ;;
       --) shift; sbatch_options=("$@"); break ;;
-      --tasks | --variants | --seeds | --total-timesteps | --script-args | --workers | --into | --wandb-project-name | --wandb-entity)
+      --wandb-project-name | --wandb-entity)
         [ -n "${2:-}" ] || die "$1 needs a value"
-        asked+=("$2") word=${1#--}
-        case "$word" in wandb*) track+=("$1" "$2") ;; *) printf -v "${word//-/_}" %s "$2" ;; esac
+        asked+=("$2")
+        track+=("$1" "$2")
+        shift ;;
+      --tasks | --variants | --seeds | --total-timesteps | --script-args | --workers | --into)
+        [ -n "${2:-}" ] || die "$1 needs a value"
+        asked+=("$2")
+        word=${1#--}
+        printf -v "${word//-/_}" %s "$2"
         shift ;;
       *) die "there is no $1; see ./benchmark.sh --help" ;;
     esac
     shift
   done
-  [ "$sweep" != quick ] || task_table=$QUICK_TASKS seeds=${seeds:-$QUICK_SEEDS}
-  [ "$sweep" != knobs ] || tasks=${tasks:-$KNOB_TASKS} seeds=${seeds:-$KNOB_SEEDS}
-  tasks=${tasks// /} variants=${variants// /} seeds=${seeds// /} seeds=${seeds:-$SEEDS}
-  prefix=${into:-$sweep} base=runs${prefix:+/$prefix} prefix=${prefix:+$prefix/}
+  case "$sweep" in
+    quick) task_table=$QUICK_TASKS seeds=${seeds:-$QUICK_SEEDS} ;;
+    knobs) tasks=${tasks:-$KNOB_TASKS} seeds=${seeds:-$KNOB_SEEDS} ;;
+  esac
+  tasks=${tasks// /}
+  variants=${variants// /}
+  seeds=${seeds:-$SEEDS}
+  seeds=${seeds// /}
+  case "${into:+/$into/}" in
+    *//* | */../* | */./*) die "--into $into: not a folder within runs/; a name such as mine or mine/first" ;;
+  esac
+  prefix=${into:-$sweep}
+  base=runs${prefix:+/$prefix}
+  prefix=${prefix:+$prefix/}
   [ "${workers:-1}" -ge 1 ] 2> /dev/null || die "--workers must be a whole number of at least 1, not $workers"
-  for word in ${tasks//,/ }; do [[ $task_table == *$'\n'"$word "* ]] || die "--tasks $word: not in the table${sweep:+ of $sweep}"; done
+  [ -d "${TMPDIR:-/tmp}" ] || die "TMPDIR=${TMPDIR:-/tmp}: there is no such folder; make it, or unset TMPDIR"
+  for word in ${tasks//,/ }; do
+    in_table "$word" "$task_table" || die "--tasks $word: not in the table${sweep:+ of $sweep}"
+  done
   for word in ${variants//,/ }; do
-    [[ $VARIANTS != *$'\n'"$word "* ]] || continue
-    [ -f "betas/$word.py" ] || die "--variants $word: neither in the table at the top of benchmark.sh nor betas/$word.py"
-    VARIANTS="$VARIANTS$word continuous betas/$word.py"$'\n'
+    ! in_table "$word" "$VARIANTS" || continue
+    case "$word" in */* | loop) die "--variants $word: no file of betas/ that is a variant" ;; esac
+    [ -f "betas/$word.py" ] || die "--variants $word: neither in the table of variants in benchmark.sh nor betas/$word.py"
+    VARIANTS="$VARIANTS$word continuous betas/$word.py"$'\n'"$word cartpole betas/$word.py"$'\n'
   done
   [ -n "$slurm" ] || [ ${#sbatch_options[@]} = 0 ] || die "what follows -- goes to sbatch: add --slurm, or leave it out"
   plan=$(if [ "$sweep" = knobs ]; then plan_knobs; else plan; fi)
@@ -240,7 +298,9 @@ main() {
     [ -z "$skip_collected" ] || { install; plan=$(report train) || exit 2; }
     [ -n "$plan" ] || exit 0
     while IFS=$'\t' read -r -a fields; do
-      [ -e "$base/${fields[0]}/result.json" ] || { printf '%q ' "${PYTHON:-.venv/bin/python}" "${fields[@]:4}"; echo; }
+      [ ! -e "$base/${fields[0]}/result.json" ] || continue
+      printf '%q ' "${PYTHON:-.venv/bin/python}" "${fields[@]:4}"
+      echo
     done <<< "$plan"
     exit
   fi
@@ -255,6 +315,11 @@ main() {
 
 case "${PYTHON:-}" in [!/]*/*) export PYTHON=$PWD/$PYTHON ;; esac
 called=$0
-CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
-self=$PWD/$(basename -- "${BASH_SOURCE[0]}")
+self=${BASH_SOURCE[0]}
+while [ -L "$self" ]; do # a link to this file may stand elsewhere
+  CDPATH="" cd -P -- "$(dirname -- "$self")"
+  self=$(readlink -- "$(basename -- "$self")")
+done
+CDPATH="" cd -P -- "$(dirname -- "$self")"
+self=$PWD/$(basename -- "$self")
 if [ "${1:-}" = --run ]; then run_one "${@:2}"; else main "$@"; fi

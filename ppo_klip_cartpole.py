@@ -1,8 +1,9 @@
-"""KLip-PPO, the β_t form of PPO-Clip, for discrete actions, in the manner of CleanRL (Huang et al. 2022).
+"""PPO-Clip, the β_t form, for discrete actions, in the manner of CleanRL (Huang et al. 2022).
 
 Maximises, per sample, with the ratio w = π_new(a|s) / π_old(a|s) and the advantage Â,
 
-    w Â - β_t KL,   KL = -log w,   β_t = -w Â  where w > 1+ε, Â > 0  or  w < 1-ε, Â < 0,   0 elsewhere, held constant
+    w Â - β_t KL,   KL = -log w = log π_old - log π_new, a sample of KL(π_old ‖ π_new)
+    β_t = -w Â  if w > 1+ε, Â > 0  or  w < 1-ε, Â < 0;   0 elsewhere;   β_t is held constant
 
 Theorem 1 (Colletti & Holzinger 2026, arXiv 2606.23932): its gradient is that of PPO-Clip, min(w Â, clip(w) Â). With one
 seed, ppo_clip, ppo_phi and ppo_klip end with the same parameters, bit for bit (params_sha256).
@@ -17,14 +18,15 @@ import hashlib
 import json
 import math
 import os
+import platform
+import re
 import sys
 import time
 import warnings
-from importlib.metadata import version
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Literal
-
-os.environ["OMP_NUM_THREADS"] = "1"  # networks this small are slower on more threads; read when torch is imported
+from typing import Annotated, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -36,6 +38,12 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+ADAM_BETA1 = 0.9
+ADAM_BETA2 = 0.999
+ADAM_EPS = 1e-5
+MAX_EVAL_STEPS = 10_000  # an evaluation ends, also in an environment whose episodes do not
+MAX_VIDEO_STEPS = 1_000  # a recorded frame stays in memory until its video ends
+
 warnings.filterwarnings("ignore", message=".*out of date")  # the paper's tasks are v4
 
 
@@ -43,7 +51,7 @@ warnings.filterwarnings("ignore", message=".*out of date")  # the paper's tasks 
 class Args:
     exp_name: str = Path(__file__).stem  # the name of this experiment
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # seed of the experiment
-    torch_deterministic: bool = True  # CleanRL's flag; without effect, nothing here has a faster random variant
+    torch_deterministic: bool = True  # the value of `torch.backends.cudnn.deterministic`, as in CleanRL
     cuda: bool = False  # update the networks on the GPU (networks this small are faster on a CPU)
     compile: bool = False  # compile the minibatch update as one graph (pays in runs of minutes)
     track: bool = False  # track the run with Weights & Biases (offline with WANDB_MODE=offline)
@@ -77,6 +85,9 @@ class Args:
             raise ValueError(f"--num-minibatches must divide num_envs * num_steps = {batch_size}")
         if self.total_timesteps < batch_size:
             raise ValueError(f"--total-timesteps must be at least one rollout, num_envs * num_steps = {batch_size}")
+        for flag, name in (("--run-name", self.run_name), ("--exp-name", self.exp_name)):
+            if name is not None and (not Path(name).parts or Path(name).is_absolute() or ".." in Path(name).parts):
+                raise ValueError(f"{flag} must name a folder below runs/, not {name!r}")
 
 
 def surrogate(new_logprob, old_logprob, advantages, clip_coef):
@@ -105,151 +116,321 @@ class Agent(nn.Module):
 
 
 def mlp(inputs, outputs, head_std):
-    """Two hidden layers of 64 tanh units, orthogonal weights of gain √2 (the head: head_std), zero biases."""
-    layers = [nn.Linear(inputs, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, outputs)]
-    for layer, gain in zip(layers[::2], (math.sqrt(2), math.sqrt(2), head_std)):
+    """Two hidden layers of 64 tanh units and a linear head. Orthogonal weights of gain √2, or head_std; zero biases.
+
+    The rollout uses numpy_actor, the same network in numpy: change the two together.
+    """
+    hidden1 = nn.Linear(inputs, 64)
+    hidden2 = nn.Linear(64, 64)
+    head = nn.Linear(64, outputs)
+    for layer, gain in ((hidden1, math.sqrt(2)), (hidden2, math.sqrt(2)), (head, head_std)):
         nn.init.orthogonal_(layer.weight, gain)
         nn.init.zeros_(layer.bias)
-    return nn.Sequential(*layers)
+    return nn.Sequential(hidden1, nn.Tanh(), hidden2, nn.Tanh(), head)
 
 
-def numpy_policy(agent):
-    """The policy of obs (n, obs_dim) and Gumbel noise (n, num_actions; 0: most likely actions) in numpy: faster."""
-    w1, b1, w2, b2, w3, b3 = [p.detach().cpu().numpy().T.copy() for p in agent.actor.parameters()]
-    return lambda obs, noise: (np.tanh(np.tanh(obs @ w1 + b1) @ w2 + b2) @ w3 + b3 + noise).argmax(-1)
+def numpy_actor(agent):
+    """A copy of agent.actor as a numpy function of obs (n, obs_dim): for one observation ten times as fast."""
+    layers = [layer for layer in agent.actor if isinstance(layer, nn.Linear)]
+    weights = [layer.weight.detach().cpu().numpy().T.copy() for layer in layers]
+    biases = [layer.bias.detach().cpu().numpy().copy() for layer in layers]
+
+    def actor(obs):
+        hidden = np.tanh(obs @ weights[0] + biases[0])
+        hidden = np.tanh(hidden @ weights[1] + biases[1])
+        return hidden @ weights[2] + biases[2]
+
+    return actor
+
+
+def check_numpy_actor(agent, actor, obs):
+    """End the program if the numpy copy of the actor is another network: it would collect off-policy data unnoticed."""
+    with torch.no_grad():
+        expected = agent.actor(obs).cpu().numpy()
+    found = actor(obs.cpu().numpy())
+    if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-3, atol=1e-5):
+        fail("the networks of mlp() and numpy_actor() differ; what is changed in one must be changed in the other")
 
 
 def fail(message):
-    """Ends the program with a line on standard error and exit code 2: wrong arguments."""
+    """End the program with one line on standard error and exit code 2."""
     print("error:", message, file=sys.stderr)
     sys.exit(2)
 
 
-class DropInfo(gym.Wrapper):
-    """Nothing here reads info, and SyncVectorEnv's copying of it is a tenth of the time of a step."""
+class PlainStep(gym.Wrapper):
+    """Return observations as arrays of their own, which later steps leave alone, and no info.
+
+    Nothing here reads info, and gathering it from a vector of environments takes a tenth of the time of a step.
+    """
+
+    def reset(self, **kwargs):
+        obs, _ = self.env.reset(**kwargs)
+        return np.array(obs), {}
 
     def step(self, action):
-        return *self.env.step(action)[:4], {}
+        obs, reward, termination, truncation, _ = self.env.step(action)
+        return np.array(obs), reward, termination, truncation, {}
 
 
-def make_env(env_id, video_folder=None):
-    """One environment with vectors as observations; into video_folder, if given, go videos of some episodes."""
+def make_env(env_id, render=False):
+    """Make one environment whose observations are vectors. End the program if this script cannot train on it."""
+    options = {"render_mode": "rgb_array"} if render else {}
     try:
-        env = gym.make(env_id, **({"render_mode": "rgb_array"} if video_folder else {}))
+        env = gym.make(env_id, **options)
     except (gym.error.Error, ImportError) as error:
         fail(f"--env-id {env_id}: {error}")
-    if not isinstance(env.observation_space, gym.spaces.Box):
-        fail(f"--env-id {env_id}: observations must be a Box, not {env.observation_space}")
+    if not isinstance(gym.spaces.flatten_space(env.observation_space), gym.spaces.Box):
+        fail(f"--env-id {env_id}: observations that cannot be flattened to a vector: {env.observation_space}")
     if not isinstance(env.action_space, gym.spaces.Discrete):
-        fail(f"--env-id {env_id}: actions must be Discrete, not {env.action_space}; try ppo_*_continuous.py")
-    if video_folder:
+        fail(f"--env-id {env_id}: actions must be Discrete (ppo_*_continuous.py: a float Box), not {env.action_space}")
+    if render:
         env.reset()
         try:
             env.render()
-        except Exception as error:
+        except Exception as error:  # every renderer has errors of its own
             fail(f"--capture-video: cannot render ({error!r}); set MUJOCO_GL=egl, or leave it out")
-        env = gym.wrappers.RecordVideo(env, video_folder, disable_logger=True)
-    return DropInfo(env if len(env.observation_space.shape) == 1 else gym.wrappers.FlattenObservation(env))
+    is_vector = isinstance(env.observation_space, gym.spaces.Box) and len(env.observation_space.shape) == 1
+    return PlainStep(env if is_vector else gym.wrappers.FlattenObservation(env))
+
+
+def make_envs(args):
+    """The vector of environments to train in; the first one can render if videos are asked for."""
+    makers = [partial(make_env, args.env_id, args.capture_video and index == 0) for index in range(args.num_envs)]
+    # copy=False: the training loop has used an observation up before the next step overwrites it.
+    return gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP, copy=False)
+
+
+class Seeds(NamedTuple):
+    """The seeds of a run's random streams, each independent of the others and of the environments' own."""
+
+    noise: np.random.SeedSequence
+    order: np.random.SeedSequence
+    evaluation: np.random.SeedSequence
+    environments: np.random.SeedSequence
+
+
+def make_seeds(seed):
+    """Derive a run's Seeds from its seed."""
+    return Seeds(*np.random.SeedSequence(seed).spawn(len(Seeds._fields)))
+
+
+def environment_seeds(seed, num_envs):
+    """One seed for each environment. Gymnasium's own, seed, seed + 1, …, are shared by runs with successive seeds."""
+    others = make_seeds(seed).environments.generate_state(num_envs - 1)
+    return [seed, *others.tolist()]
 
 
 def gae(rewards, values, next_values, terminations, dones, gamma, gae_lambda):
-    """Generalised advantage estimation (Schulman et al. 2016); all (T, n). next_values are those of the states that the
-    steps led to: they count unless that state is terminal; the recursion stops at every end of an episode."""
+    """Generalised advantage estimation (Schulman et al. 2016). All arrays are (T, n), and so is the result.
+
+    next_values are those of the states that the steps led to. At a time limit they count; at a terminal state they do
+    not. The recursion stops at both.
+    """
     delta = rewards + gamma * next_values * ~terminations - values
     decay = gamma * gae_lambda * ~dones
-    advantages, running = np.empty_like(delta), 0.0
+    advantages = np.empty_like(delta)
+    next_advantage = 0.0
     for t in reversed(range(len(rewards))):
-        advantages[t] = running = delta[t] + decay[t] * running
+        next_advantage = delta[t] + decay[t] * next_advantage
+        advantages[t] = next_advantage
     return advantages
 
 
-def update(args, agent, adam, learning_rate, clip_coef, minibatch):
-    """One step of Adam on one minibatch. Returns log w (N,) and the policy loss, value loss and entropy (3,)."""
-    obs, actions, old_logprob, advantages, returns, old_values = minibatch
-    new_logprob, entropy, values = agent(obs, actions)
-    # In float64, because in float32 w Â = clip(w) Â also where w is one rounding step outside the band. On such a tie
-    # min halves the gradient and the three forms part: a few samples in 10^9, and a run of 10^6 steps sees 10^7.
-    objective = surrogate(new_logprob.double(), old_logprob.double(), advantages.double(), clip_coef)
+class Batch(NamedTuple):
+    """Samples to learn from: those of a rollout or of a minibatch. The first dimension of each tensor is the sample."""
+
+    obs: torch.Tensor
+    actions: torch.Tensor
+    logprobs: torch.Tensor
+    advantages: torch.Tensor
+    returns: torch.Tensor
+    values: torch.Tensor
+
+    def rows(self, index):
+        """The Batch of the samples that index selects."""
+        return Batch(*(column[index] for column in self))
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015), with the gradient's norm clipped; it changes params in place as torch.optim.Adam would.
+
+    It is written out because torch.optim.Adam cannot be in one graph with the loss; beside it an update takes 1.6 times
+    as long.
+    """
+
+    def __init__(self, params):
+        self.exp_avgs = [torch.zeros_like(param) for param in params]
+        self.exp_avg_sqs = [torch.zeros_like(param) for param in params]
+        self.num_steps = torch.zeros((), dtype=torch.float64, device=params[0].device)
+
+    def step(self, params, grads, learning_rate, max_grad_norm):
+        grad_norm = torch.sqrt(sum((grad**2).sum() for grad in grads))
+        scale = (max_grad_norm / (grad_norm + 1e-6)).clamp(max=1.0)
+        self.num_steps += 1
+        step_size = learning_rate / (1 - ADAM_BETA1**self.num_steps)
+        correction = torch.sqrt(1 - ADAM_BETA2**self.num_steps)
+        for param, grad, exp_avg, exp_avg_sq in zip(params, grads, self.exp_avgs, self.exp_avg_sqs, strict=True):
+            clipped_grad = grad * scale
+            exp_avg.lerp_(clipped_grad, 1 - ADAM_BETA1)
+            exp_avg_sq.mul_(ADAM_BETA2).addcmul_(clipped_grad, clipped_grad, value=1 - ADAM_BETA2)
+            param.sub_(step_size * exp_avg / (exp_avg_sq.sqrt() / correction + ADAM_EPS))
+
+
+def update(args, surrogate, agent, adam, learning_rate, clip_coef, minibatch):
+    """Take one step of Adam on one minibatch. Returns log w (N,) and the policy loss, value loss and entropy (3,)."""
+    new_logprobs, entropy, values = agent(minibatch.obs, minibatch.actions)
+    log_ratio = new_logprobs - minibatch.logprobs
+
+    # In float64: in float32, w Â and clip(w) Â are the same number for a few samples just outside the band, and on such
+    # a tie torch.min halves the gradient, so that the three forms part.
+    objective = surrogate(new_logprobs.double(), minibatch.logprobs.double(), minibatch.advantages.double(), clip_coef)
     policy_loss = -objective.mean().float()
-    value_error = (values - returns) ** 2
+
+    value_error = (values - minibatch.returns) ** 2
     if args.clip_vloss:
-        clipped_values = old_values + (values - old_values).clamp(-clip_coef, clip_coef)
-        value_error = torch.max(value_error, (clipped_values - returns) ** 2)
+        clipped_values = minibatch.values + (values - minibatch.values).clamp(-clip_coef, clip_coef)
+        value_error = torch.max(value_error, (clipped_values - minibatch.returns) ** 2)
     value_loss = 0.5 * value_error.mean()
-    loss = policy_loss - args.ent_coef * entropy.mean() + args.vf_coef * value_loss
-    # Clipping and Adam in the same graph as the loss: with torch.optim.Adam beside it 1.6 times as long.
+
+    entropy_mean = entropy.mean()
+    loss = policy_loss - args.ent_coef * entropy_mean + args.vf_coef * value_loss
     params = list(agent.parameters())
     grads = torch.autograd.grad(loss, params)
     with torch.no_grad():
-        scale = (args.max_grad_norm / (torch.sqrt(sum((g**2).sum() for g in grads)) + 1e-6)).clamp(max=1.0)
-        exp_avgs, exp_avg_sqs, step = adam
-        step += 1
-        step_size, correction = learning_rate / (1 - 0.9**step), torch.sqrt(1 - 0.999**step)
-        for param, grad, exp_avg, exp_avg_sq in zip(params, grads, exp_avgs, exp_avg_sqs):
-            grad = grad * scale
-            exp_avg.lerp_(grad, 0.1)
-            exp_avg_sq.mul_(0.999).addcmul_(grad, grad, value=0.001)
-            param.sub_(step_size * exp_avg / (exp_avg_sq.sqrt() / correction + 1e-5))
-    return (new_logprob - old_logprob).detach(), torch.stack([policy_loss, value_loss, entropy.mean()]).detach()
+        adam.step(params, grads, learning_rate, args.max_grad_norm)
+    return log_ratio.detach(), torch.stack([policy_loss, value_loss, entropy_mean]).detach()
 
 
-def compiled(args, *inputs):
-    """update as one graph, tried out on copies of its inputs; update itself, and a line that says so, if that fails."""
-    torch._dynamo.reset()  # or a second train() in this process would get the first one's graph, whatever its surrogate
-    torch._dynamo.config.trace_autograd_ops = True
-    # Guards on numbers only (what changes within a run is a tensor), C++ between the kernels: else 1.3 times as long.
-    guards = {"guard_filter_fn": lambda guards: [guard.guard_type == "CONSTANT_MATCH" for guard in guards]}
-    graph = torch.compile(update, fullgraph=True, dynamic=False, options={"cpp_wrapper": not args.cuda, **guards})
+def compile_update(args, *inputs):
+    """Compile update as one graph and try it out on copies of its inputs (without args).
+
+    If that fails, say so and return update itself: whatever is wrong with the user's surrogate shows there, too.
+    """
     try:
-        graph(args, *copy.deepcopy(inputs))
-        return graph
-    except torch._dynamo.exc.TorchDynamoException as error:  # no C++ compiler, or say an .item() in the surrogate
-        print(f"--compile is off: no C++ compiler, or not one graph ({type(error).__name__})", file=sys.stderr)
+        torch._dynamo.reset()  # or a second train() in this process would get the first one's surrogate
+        torch._dynamo.config.trace_autograd_ops = True
+        # C++ between the kernels, and no guards on tensors, whose shapes never change: else 1.3 times as slow.
+        options = {"cpp_wrapper": not args.cuda, "guard_filter_fn": keep_guards_on_numbers}
+        compiled_update = torch.compile(update, fullgraph=True, dynamic=False, options=options)
+        compiled_update(args, *copy.deepcopy(inputs))
+    except Exception as error:  # torch's versions and compilers fail in many ways
+        reason = "no C++ compiler, a damaged cache (TORCHINDUCTOR_CACHE_DIR), or not one graph"
+        print(f"--compile is off: {reason} ({type(error).__name__})", file=sys.stderr)
         return update
+    return compiled_update
 
 
-def train(args):
-    """Trains one agent, from the first rollout to result.json."""
-    start_time, script_hash = time.time(), script_sha256(args)  # of the file as it is now: it may be edited meanwhile
+def keep_guards_on_numbers(guards):
+    """Tell torch.compile which of these guards to check at each call."""
+    return [guard.guard_type == "CONSTANT_MATCH" for guard in guards]
+
+
+def make_run_folder(args):
+    """Make a folder in runs/ that no other run has, and return the run's name."""
+    if args.run_name is not None:
+        if args.capture_video and Path("videos", args.run_name).exists():
+            fail(f"--run-name: videos/{args.run_name} exists; choose another name, or move it away")
+        try:
+            Path("runs", args.run_name).mkdir(parents=True)
+        except FileExistsError:
+            fail(f"--run-name: runs/{args.run_name} exists; choose another name, or move it away")
+        return args.run_name
+    unix_time = int(time.time())
+    while True:
+        run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{unix_time}"
+        try:
+            Path("runs", run_name).mkdir(parents=True)
+            return run_name
+        except FileExistsError:  # another run of this name started in the same second
+            unix_time += 1
+
+
+def train(args, surrogate=surrogate):
+    """Train one agent, from the first rollout to result.json."""
+    start_time = time.time()
+    script_hash = script_sha256(args)  # now, because the file may be edited while it runs
+    versions = package_versions()
+    torch.set_num_threads(1)  # networks this small are slower on more threads
     if args.cuda and not torch.cuda.is_available():
         fail("--cuda: torch finds no GPU here; leave it out")
-    run_name = args.run_name or f"{args.env_id}__{args.exp_name}__{args.seed}__{int(start_time)}"
-    folder, video_folder = Path("runs", run_name), Path("videos", run_name) if args.capture_video else None
-    if folder.exists() or (video_folder and any(video_folder.glob("*"))):
-        fail(f"--run-name: {folder} or its videos exist; choose another name, or move them away")
-    makers = [lambda i=i: make_env(args.env_id, None if i else video_folder) for i in range(args.num_envs)]
-    envs = gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
-    if args.track:
-        import wandb
 
-        run = {"project": args.wandb_project_name, "entity": args.wandb_entity, "name": run_name, "config": vars(args)}
-        try:
-            wandb.init(**run, group=args.exp_name, job_type=args.env_id, sync_tensorboard=True, save_code=True)
-        except wandb.Error as error:
-            fail(f"--track: {error} (to track offline, set WANDB_MODE=offline)")
-    writer = SummaryWriter(folder)
-    writer.add_text("hyperparameters", "|arg|value|\n|-|-|\n" + "\n".join(f"|{k}|{v}|" for k, v in vars(args).items()))
-
-    # Independent of each other and of default_rng(seed), which Gymnasium gives the first environment.
-    noise_rng, order_rng, _ = map(np.random.default_rng, np.random.SeedSequence(args.seed).spawn(3))  # _: evaluate's
-    torch.manual_seed(args.seed)
-    device = torch.device("cuda" if args.cuda else "cpu")
-    rollout_shape, batch_size = (args.num_steps, args.num_envs), args.num_steps * args.num_envs
-    obs_dim, num_actions = envs.single_observation_space.shape[0], envs.single_action_space.n
+    envs = make_envs(args)
+    obs_dim = envs.single_observation_space.shape[0]
+    num_actions = int(envs.single_action_space.n)
+    first_action = int(envs.single_action_space.start)
+    rollout_shape = (args.num_steps, args.num_envs)
+    batch_size = args.num_steps * args.num_envs
+    minibatch_size = batch_size // args.num_minibatches
     num_iterations = args.total_timesteps // batch_size
+
+    seeds = make_seeds(args.seed)
+    noise_rng = np.random.default_rng(seeds.noise)
+    order_rng = np.random.default_rng(seeds.order)
+    torch.manual_seed(args.seed)
+    torch.backends.cudnn.deterministic = args.torch_deterministic
+    device = torch.device("cuda" if args.cuda else "cpu")
     agent = Agent(obs_dim, num_actions).to(device)
-    exp_avgs, exp_avg_sqs = ([torch.zeros_like(param) for param in agent.parameters()] for _ in range(2))
-    adam = (exp_avgs, exp_avg_sqs, torch.zeros((), dtype=torch.float64, device=device))
+    adam = Adam(list(agent.parameters()))
     # Tensors, so that what is annealed within a run does not compile the update anew.
     learning_rate = torch.tensor(args.learning_rate, dtype=torch.float64, device=device)
     clip_coef = torch.tensor(args.clip_coef, dtype=torch.float64, device=device)
+    update_minibatch = update
+    if args.compile:
+        example = Batch(
+            obs=torch.zeros(minibatch_size, obs_dim, device=device),
+            actions=torch.zeros(minibatch_size, dtype=torch.int64, device=device),
+            logprobs=torch.zeros(minibatch_size, device=device),
+            advantages=torch.zeros(minibatch_size, device=device),
+            returns=torch.zeros(minibatch_size, device=device),
+            values=torch.zeros(minibatch_size, device=device),
+        )
+        update_minibatch = compile_update(args, surrogate, agent, adam, learning_rate, clip_coef, example)
+        args.compile = update_minibatch is not update
 
-    obs, next_obs = np.zeros((2, *rollout_shape, obs_dim), np.float32)
+    # The run's folder and logs. What is wrong with the arguments has been said by now.
+    run_name = make_run_folder(args)
+    folder = Path("runs", run_name)
+    if args.track:
+        import wandb
+
+        try:
+            wandb.init(
+                project=args.wandb_project_name,
+                entity=args.wandb_entity,
+                name=run_name,
+                group=args.exp_name,
+                job_type=args.env_id,
+                config=vars(args),
+                sync_tensorboard=True,
+                save_code=True,
+            )
+        except wandb.Error as error:
+            folder.rmdir()
+            fail(f"--track: {error} (to track offline, set WANDB_MODE=offline)")
+    if args.capture_video:
+        envs.envs[0] = gym.wrappers.RecordVideo(
+            envs.envs[0], f"videos/{run_name}", video_length=MAX_VIDEO_STEPS, disable_logger=True
+        )
+    writer = SummaryWriter(folder)
+    rows = "\n".join(f"|{name}|{value}|" for name, value in vars(args).items())
+    writer.add_text("hyperparameters", f"|arg|value|\n|-|-|\n{rows}")
+
+    # The rollout, one row a step and one column an environment.
+    obs = np.zeros((*rollout_shape, obs_dim), np.float32)
+    next_obs = np.zeros((*rollout_shape, obs_dim), np.float32)
     actions = np.zeros(rollout_shape, np.int64)
-    rewards, (terminations, dones) = np.zeros(rollout_shape), np.zeros((2, *rollout_shape), bool)
-    episode_return, episode_length = np.zeros((2, args.num_envs))
-    current_obs, _ = envs.reset(seed=args.seed)
-    recent_returns, latest, diverged = [], "no episode has ended", None
+    rewards = np.zeros(rollout_shape)
+    terminations = np.zeros(rollout_shape, bool)
+    dones = np.zeros(rollout_shape, bool)
+    # What carries over from one rollout to the next.
+    episode_return = np.zeros(args.num_envs)
+    episode_length = np.zeros(args.num_envs)
+    current_obs, _ = envs.reset(seed=environment_seeds(args.seed, args.num_envs))
+
+    final_returns = []  # mean episodic return of each iteration in the last tenth of the steps
+    latest = "no episode has ended"
+    diverged = None  # what is not finite, in a run that diverges
     progress = tqdm(total=num_iterations * batch_size, unit=" steps", disable=not sys.stderr.isatty())
 
     for iteration in range(1, num_iterations + 1):
@@ -258,148 +439,259 @@ def train(args):
             learning_rate.fill_(args.learning_rate * (1 - (iteration - 1) / num_iterations))
 
         # Collect a rollout. Where an episode ends, current_obs is the first observation of the next one already.
-        policy, noise = numpy_policy(agent), noise_rng.gumbel(size=(*rollout_shape, num_actions))
-        episodes = []
+        actor = numpy_actor(agent)
+        noise = noise_rng.gumbel(
+            size=(*rollout_shape, num_actions)
+        )  # logits + noise is largest with probability π(a|s)
+        ended_returns = []
+        ended_lengths = []
         for t in range(args.num_steps):
             obs[t] = current_obs
-            actions[t] = policy(obs[t], noise[t])
-            env_actions = envs.single_action_space.start + actions[t]
-            current_obs, rewards[t], terminations[t], truncations, infos = envs.step(env_actions)
+            actions[t] = (actor(obs[t]) + noise[t]).argmax(-1)
+            current_obs, rewards[t], terminations[t], truncations, infos = envs.step(first_action + actions[t])
             dones[t] = terminations[t] | truncations
             next_obs[t] = current_obs
             episode_return += rewards[t]
             episode_length += 1
             if "final_obs" in infos:
-                next_obs[t, dones[t]] = np.stack(infos["final_obs"][dones[t]])
-                episodes.extend(zip(episode_return[dones[t]], episode_length[dones[t]]))
-                episode_return[dones[t]] = episode_length[dones[t]] = 0
-        finite = np.isfinite(rewards).all(-1) & np.isfinite([obs, next_obs]).all((0, -2, -1))
-        if not finite.all():
+                done = dones[t]
+                next_obs[t, done] = np.stack(infos["final_obs"][done])
+                ended_returns.extend(episode_return[done])
+                ended_lengths.extend(episode_length[done])
+                episode_return[done] = 0
+                episode_length[done] = 0
+        bad_step = first_bad_step(rewards, obs, next_obs)
+        if bad_step is not None:
             diverged = "a reward or an observation of the environment"
-            global_step += (int(finite.argmin()) + 1 - args.num_steps) * args.num_envs
+            global_step = (iteration - 1) * batch_size + (bad_step + 1) * args.num_envs
             break
 
         # Values, log-probabilities, advantages and returns, each in one batch.
-        batch_obs, batch_actions = (torch.as_tensor(x, device=device).flatten(0, 1) for x in (obs, actions))
+        batch_obs = torch.as_tensor(obs, device=device).flatten(0, 1)
+        batch_actions = torch.as_tensor(actions, device=device).flatten(0, 1)
+        if iteration == 1:
+            check_numpy_actor(agent, actor, batch_obs)
         with torch.no_grad():
-            logprobs, _, batch_values = agent(batch_obs, batch_actions)
+            batch_logprobs, _, batch_values = agent(batch_obs, batch_actions)
             next_values = agent.critic(torch.as_tensor(next_obs, device=device)).squeeze(-1).cpu().numpy()
         values = batch_values.cpu().numpy().reshape(rollout_shape)
         advantages = gae(rewards, values, next_values, terminations, dones, args.gamma, args.gae_lambda)
         returns = advantages + values
         if args.norm_adv == "rollout":
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        targets = torch.as_tensor(np.stack([advantages, returns]), dtype=torch.float32, device=device).flatten(1)
-        batch = (batch_obs, batch_actions, logprobs, *targets, batch_values)
+        batch = Batch(
+            obs=batch_obs,
+            actions=batch_actions,
+            logprobs=batch_logprobs,
+            advantages=torch.as_tensor(advantages, dtype=torch.float32, device=device).flatten(),
+            returns=torch.as_tensor(returns, dtype=torch.float32, device=device).flatten(),
+            values=batch_values,
+        )
 
         # Update the networks.
-        if iteration == 1:
-            minibatch = [x[: batch_size // args.num_minibatches] for x in batch]
-            step = compiled(args, agent, adam, learning_rate, clip_coef, minibatch) if args.compile else update
-            args.compile = step is not update
-        outputs, used_advantages = [], []
+        log_ratios = []
+        losses = []
+        used_advantages = []
         for _ in range(args.update_epochs):
-            order = torch.as_tensor(order_rng.permutation(batch_size), device=device)
-            shuffled = [x[order].chunk(args.num_minibatches) for x in batch]  # 3: the advantages
-            if args.norm_adv == "minibatch":
-                shuffled[3] = [(x - x.mean()) / (x.std(correction=0) + 1e-8) for x in shuffled[3]]
-            for minibatch in zip(*shuffled):
-                outputs.append(step(args, agent, adam, learning_rate, clip_coef, minibatch))
-            used_advantages += shuffled[3]
-            log_ratio = torch.cat([log_ratio for log_ratio, _ in outputs[-args.num_minibatches :]])
-            if args.target_kl is not None and (log_ratio.exp() - 1 - log_ratio).mean() > args.target_kl:
+            shuffled = batch.rows(torch.as_tensor(order_rng.permutation(batch_size), device=device))
+            for start in range(0, batch_size, minibatch_size):
+                minibatch = shuffled.rows(slice(start, start + minibatch_size))
+                if args.norm_adv == "minibatch":
+                    mean = minibatch.advantages.mean()
+                    std = minibatch.advantages.std(correction=0)
+                    minibatch = minibatch._replace(advantages=(minibatch.advantages - mean) / (std + 1e-8))
+                log_ratio, minibatch_losses = update_minibatch(
+                    args, surrogate, agent, adam, learning_rate, clip_coef, minibatch
+                )
+                log_ratios.append(log_ratio)
+                losses.append(minibatch_losses)
+                used_advantages.append(minibatch.advantages)
+            epoch_log_ratio = torch.cat(log_ratios[-args.num_minibatches :])
+            approx_kl = (epoch_log_ratio.exp() - 1 - epoch_log_ratio).mean()
+            if args.target_kl is not None and approx_kl > args.target_kl:
                 break
-        record = [torch.stack(x).double().cpu().numpy() for x in (*zip(*outputs), used_advantages)]
-        if not (np.isfinite(record[1]).all() and all(param.isfinite().all() for param in agent.parameters())):
+        log_ratios = torch.stack(log_ratios).double().cpu().numpy()
+        losses = torch.stack(losses).double().cpu().numpy()
+        used_advantages = torch.stack(used_advantages).double().cpu().numpy()
+        if not np.isfinite(losses).all() or not all(param.isfinite().all() for param in agent.parameters()):
             diverged = "a loss or a parameter"
             break
 
         # Diagnose and log.
-        tags = diagnostics(*record, clip_coef.item(), args.num_minibatches)
+        tags = diagnostics(log_ratios, losses, used_advantages, clip_coef.item(), args.num_minibatches)
         tags["losses/explained_variance"] = 1 - (returns - values).var() / max(returns.var(), 1e-12)
-        tags |= {"charts/learning_rate": learning_rate.item(), "charts/SPS": global_step / (time.time() - start_time)}
-        if episodes:
-            tags["charts/episodic_return"], tags["charts/episodic_length"] = np.mean(episodes, 0)
+        tags["charts/learning_rate"] = learning_rate.item()
+        tags["charts/SPS"] = global_step / (time.time() - start_time)
+        if ended_returns:
+            tags["charts/episodic_return"] = np.mean(ended_returns)
+            tags["charts/episodic_length"] = np.mean(ended_lengths)
             latest = f"return {tags['charts/episodic_return']:.1f}"
             if global_step > 0.9 * num_iterations * batch_size:
-                recent_returns.append(tags["charts/episodic_return"])
+                final_returns.append(tags["charts/episodic_return"])
         for tag, value in tags.items():
             writer.add_scalar(tag, value, global_step)
         progress.set_postfix_str(latest, refresh=False)
         progress.update(batch_size)
-        if progress.disable and iteration * 10 // num_iterations > (iteration - 1) * 10 // num_iterations:
+        tenth_ended = iteration * 10 // num_iterations > (iteration - 1) * 10 // num_iterations
+        if progress.disable and tenth_ended:
             print(f"step {global_step}, {tags['charts/SPS']:.0f} steps/s, {latest}", flush=True)
     progress.close()
     envs.close()
 
-    # Save, evaluate, close. result.json comes last: if it exists, the run is complete.
+    # Write the result. What can fail or take long comes afterwards.
     wall_time = time.time() - start_time
-    parameters = b"".join(param.detach().cpu().numpy().tobytes() for _, param in agent.named_parameters())
-    result = {name: getattr(args, name) for name in ("env_id", "exp_name", "seed")} | {
+    final_return = None
+    if final_returns and not diverged:
+        final_return = float(np.mean(final_returns))
+    result = {
+        "env_id": args.env_id,
+        "exp_name": args.exp_name,
+        "seed": args.seed,
         "args": vars(args),
         "global_step": global_step,
-        "final_return": float(np.mean(recent_returns)) if recent_returns and not diverged else None,
+        "final_return": final_return,
         "diverged_at": global_step if diverged else None,
         "wall_time_s": wall_time,
         "sps": global_step / wall_time,
-        "params_sha256": hashlib.sha256(parameters).hexdigest(),
+        "params_sha256": params_sha256(agent),
         "script_sha256": script_hash,
-        "versions": {"python": sys.version[:4]} | {n: version(n) for n in ("torch", "gymnasium", "mujoco", "numpy")},
+        "versions": versions,
     }
+    writer.flush()
+    write_result(result, folder)
+
+    # Save, evaluate, close.
     if args.save_model and not diverged:
         torch.save({"agent": agent.cpu().state_dict(), "args": vars(args)}, folder / "agent.pt")
         result["eval_returns"] = evaluate(folder / "agent.pt").tolist()
-        for episode, value in enumerate(result["eval_returns"]):
-            writer.add_scalar("eval/episodic_return", value, episode)
+        write_result(result, folder)
+        for episode, episodic_return in enumerate(result["eval_returns"]):
+            writer.add_scalar("eval/episodic_return", episodic_return, episode)
     writer.close()
     if args.track:
         wandb.summary.update(result)
-    (folder / "result.json.partial").write_text(json.dumps(result, indent=2))
-    os.replace(folder / "result.json.partial", folder / "result.json")
     if diverged:
         sys.exit(f"error: {diverged} is not finite at step {global_step}")
-    print(f"{folder}: final return {result['final_return']}, params_sha256 {result['params_sha256']}")
+    print(f"{folder}: final return {final_return}, params_sha256 {result['params_sha256']}")
+
+
+def first_bad_step(rewards, obs, next_obs):
+    """The first step of a rollout at which a reward (T, n) or an observation (T, n, obs_dim) is not finite, or None."""
+    finite = np.isfinite(rewards) & np.isfinite(obs).all(-1) & np.isfinite(next_obs).all(-1)
+    finite_steps = finite.all(-1)
+    return None if finite_steps.all() else int(finite_steps.argmin())
 
 
 def diagnostics(log_ratio, losses, advantages, clip_coef, num_minibatches):
-    """An iteration's tags from log w, Â (updates, N) and losses (updates, 3); losses and KL are of its last epoch."""
-    ratio, last_epoch = np.exp(log_ratio), slice(-num_minibatches, None)
-    above, below, good, bad = ratio > 1 + clip_coef, ratio < 1 - clip_coef, advantages > 0, advantages < 0
-    sets = {"kill": (above & good) | (below & bad), "pass": (above & bad) | (below & good)}
-    sets["in"] = ~(sets["kill"] | sets["pass"])
-    beta = np.where(sets["kill"], -ratio * advantages, 0.0)
+    """An iteration's tags, from log w and Â (updates, N) and the losses (updates, 3) that its updates returned.
+
+    The losses and the KL are those of the last epoch; the sets and β_t, the clip's whichever script runs, are of all.
+    """
+    ratio = np.exp(log_ratio)
+    above = ratio > 1 + clip_coef
+    below = ratio < 1 - clip_coef
+    kill = (above & (advantages > 0)) | (below & (advantages < 0))
+    passed = (above & (advantages < 0)) | (below & (advantages > 0))
+    beta = np.where(kill, -ratio * advantages, 0.0)
+    beta_p01, beta_p10, beta_p50, beta_p90, beta_p99 = np.percentile(beta, [1, 10, 50, 90, 99])
+    policy_loss, value_loss, entropy = losses[-num_minibatches:].mean(0)
     return {
-        **dict(zip(("losses/policy_loss", "losses/value_loss", "losses/entropy"), losses[last_epoch].mean(0))),
-        "losses/old_approx_kl": -log_ratio[last_epoch].mean(),
-        "losses/approx_kl": (ratio - 1 - log_ratio)[last_epoch].mean(),
+        "losses/policy_loss": policy_loss,
+        "losses/value_loss": value_loss,
+        "losses/entropy": entropy,
+        "losses/old_approx_kl": -log_ratio[-num_minibatches:].mean(),
+        "losses/approx_kl": (ratio - 1 - log_ratio)[-num_minibatches:].mean(),
         "losses/clipfrac": (above | below).mean(),
-        **{f"partition/{name}": members.mean() for name, members in sets.items()},
-        **{f"beta/p{p:02}": np.percentile(beta, p) for p in (1, 10, 50, 90, 99)},
+        "partition/in": (~kill & ~passed).mean(),
+        "partition/kill": kill.mean(),
+        "partition/pass": passed.mean(),
+        "beta/p01": beta_p01,
+        "beta/p10": beta_p10,
+        "beta/p50": beta_p50,
+        "beta/p90": beta_p90,
+        "beta/p99": beta_p99,
     }
 
 
+def params_sha256(agent):
+    """SHA-256 of the bytes of all parameters: two runs with the same one trained to the same bits."""
+    params_bytes = [param.detach().cpu().numpy().tobytes() for _, param in agent.named_parameters()]
+    return hashlib.sha256(b"".join(params_bytes)).hexdigest()
+
+
 def script_sha256(args):
-    """SHA-256 of the syntax tree of this file, and of the file that defines args if that is another one (in betas/)."""
-    files = dict.fromkeys(Path(file).resolve() for file in (__file__, sys.modules[type(args).__module__].__file__))
-    return hashlib.sha256("\n".join(ast.dump(ast.parse(file.read_text())) for file in files).encode()).hexdigest()
+    """SHA-256 of the code of this file, and of the file that defines args if that is another one (in betas/).
+
+    Comments, layout and the version of Python make no difference: of the syntax tree, empty lists are left out, as they
+    are from Python 3.13 on, and so are the commas that would tell them.
+    """
+    files = [Path(__file__).resolve()]
+    args_file = Path(sys.modules[type(args).__module__].__file__).resolve()
+    if args_file not in files:
+        files.append(args_file)
+    trees = [ast.dump(ast.parse(file.read_text(encoding="utf-8"))) for file in files]
+    code = "\n".join(re.sub(r"\w+=\[\]|, ", "", tree) for tree in trees)
+    return hashlib.sha256(code.encode()).hexdigest()
+
+
+def package_versions():
+    """The versions of what decides the bits, by name; None for a package that is not installed."""
+    versions = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in ("torch", "gymnasium", "mujoco", "numpy"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def write_result(result, folder):
+    """Write result.json, all or nothing: if it is there, the training is complete."""
+    partial = folder / "result.json.partial"
+    partial.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    os.replace(partial, folder / "result.json")
 
 
 def evaluate(path, episodes=10):
     """Undiscounted returns (episodes,) of a saved agent's most likely actions."""
     checkpoint = torch.load(path, weights_only=True)
-    env = make_env(checkpoint["args"]["env_id"])
-    agent = Agent(env.observation_space.shape[0], env.action_space.n)
+    args = checkpoint["args"]
+    env = make_env(args["env_id"])
+    agent = Agent(env.observation_space.shape[0], int(env.action_space.n))
     agent.load_state_dict(checkpoint["agent"])
-    policy, returns = numpy_policy(agent), np.zeros(episodes)
-    env.reset(seed=int(np.random.SeedSequence(checkpoint["args"]["seed"]).spawn(3)[2].generate_state(1)[0]))
+    actor = numpy_actor(agent)
+
+    returns = np.zeros(episodes)
+    env.reset(seed=int(make_seeds(args["seed"]).evaluation.generate_state(1)[0]))
     for episode in range(episodes):
-        (obs, _), over = env.reset(), (False, False)
-        while not any(over):
-            actions = policy(obs[None].astype(np.float32), 0.0)
-            obs, reward, *over, _ = env.step(env.action_space.start + actions[0])
+        obs, _ = env.reset()
+        for _ in range(MAX_EVAL_STEPS):
+            action = actor(obs[None].astype(np.float32)).argmax()
+            obs, reward, termination, truncation, _ = env.step(env.action_space.start + action)
             returns[episode] += reward
+            if termination or truncation:
+                break
     return returns
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # the Greek letters of --help, where the terminal has none
     train(tyro.cli(Args))
+
+
+# What `uv run` installs for this file alone: the first part of requirements.txt.
+# /// script
+# requires-python = ">=3.11,<3.14"
+# dependencies = [
+#     "torch==2.13.0",
+#     "gymnasium[box2d,classic-control,mujoco]==1.4.0",
+#     "mujoco==3.6.0",
+#     "numpy==2.4.6",
+#     "tyro==1.0.17",
+#     "pydantic==2.14.3",
+#     "wandb==0.31.0",
+#     "tensorboard==2.21.0",
+#     "tqdm==4.70.1",
+#     "moviepy==2.2.1",
+# ]
+# ///

@@ -5,17 +5,17 @@ Gradient of w Â - β_t KL:  β_t = -w Â  where PPO-Clip has it, and where w > 
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import ppo_klip_continuous  # before torch, which reads the number of threads that it sets
-
-# isort: split
 import torch
-import tyro
 from pydantic import Field
 from pydantic.dataclasses import dataclass
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import ppo_klip_continuous
+from betas.loop import parse
 
 
 @dataclass(config={"allow_inf_nan": False})
@@ -34,6 +34,5 @@ def surrogate(new_logprob, old_logprob, advantages, clip_coef, c=3.0):
 
 
 if __name__ == "__main__":
-    args = tyro.cli(Args)
-    ppo_klip_continuous.surrogate = lambda *batch: surrogate(*batch, c=args.c)
-    ppo_klip_continuous.train(args)
+    args, script = parse(Args)
+    script.train(args, partial(surrogate, c=args.c))

@@ -5,16 +5,16 @@ Gradient of w Â - β_t KL:  β_t = -(1+α) w Â  where w > 1+ε, Â > 0  or  w 
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import ppo_klip_continuous  # before torch, which reads the number of threads that it sets
-
-# isort: split
 import torch
-import tyro
 from pydantic import NonNegativeFloat
 from pydantic.dataclasses import dataclass
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import ppo_klip_continuous
+from betas.loop import parse
 
 
 @dataclass(config={"allow_inf_nan": False})
@@ -33,6 +33,5 @@ def surrogate(new_logprob, old_logprob, advantages, clip_coef, alpha=0.3):
 
 
 if __name__ == "__main__":
-    args = tyro.cli(Args)
-    ppo_klip_continuous.surrogate = lambda *batch: surrogate(*batch, alpha=args.alpha)
-    ppo_klip_continuous.train(args)
+    args, script = parse(Args)
+    script.train(args, partial(surrogate, alpha=args.alpha))

@@ -5,16 +5,16 @@ Gradient of w Â - β_t KL:  β_t = -w Â (1 - 4 p (1 - p)), p = σ(τ (w - 1)),
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import ppo_klip_continuous  # before torch, which reads the number of threads that it sets
-
-# isort: split
 import torch
-import tyro
 from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import ppo_klip_continuous
+from betas.loop import parse
 
 
 @dataclass(config={"allow_inf_nan": False})
@@ -34,6 +34,5 @@ def surrogate(new_logprob, old_logprob, advantages, clip_coef, tau_pos=1.0, tau_
 
 
 if __name__ == "__main__":
-    args = tyro.cli(Args)
-    ppo_klip_continuous.surrogate = lambda *batch: surrogate(*batch, tau_pos=args.tau_pos, tau_neg=args.tau_neg)
-    ppo_klip_continuous.train(args)
+    args, script = parse(Args)
+    script.train(args, partial(surrogate, tau_pos=args.tau_pos, tau_neg=args.tau_neg))

@@ -1,20 +1,20 @@
 """PPO-Clip with soft edges, of KLip-PPO (Colletti & Holzinger 2026, arXiv 2606.23932), whose code has these shapes.
 
-Gradient of w Â - β_t KL:  β_t = -w Â gate, held constant, w lying d widths beyond PPO-Clip's edge for this sign of Â
+Gradient of w Â - β_t KL:  β_t = -w Â gate, held constant; the gate goes from 0 inside the band to 1 far beyond its edge
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import ppo_klip_continuous  # before torch, which reads the number of threads that it sets
-
-# isort: split
 import torch
-import tyro
 from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import ppo_klip_continuous
+from betas.loop import parse
 
 
 @dataclass(config={"allow_inf_nan": False})
@@ -27,14 +27,26 @@ class Args(ppo_klip_continuous.Args):
 def surrogate(new_logprob, old_logprob, advantages, clip_coef, shape="ramp", width=0.1):
     """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
     ratio = (new_logprob - old_logprob).exp()
-    d, band = (torch.sign(advantages) * (ratio - 1) - clip_coef) / width, 2 * clip_coef / width  # both in widths
-    softmin = torch.where(d > 0, d, d + band).sigmoid().where((d > 0) | (d < -band), 0.0)  # of clip(w) Â in a soft min
-    beta = (-ratio * advantages * {"ramp": d.clamp(0, 1), "sigmoid": d.sigmoid(), "softmin": softmin}[shape]).detach()
+    beta = (-ratio * advantages * gate(ratio, advantages, clip_coef, shape, width)).detach()
     kl = old_logprob - new_logprob
     return ratio * advantages - beta * kl
 
 
+def gate(ratio, advantages, clip_coef, shape, width):
+    """The share of PPO-Clip's β_t, from 0 to 1; (N,)."""
+    # How far w lies beyond the edge at which PPO-Clip silences this sign of Â, in widths; negative before that edge.
+    distance = (torch.sign(advantages) * (ratio - 1) - clip_coef) / width
+    if shape == "ramp":
+        return distance.clamp(0, 1)
+    if shape == "sigmoid":
+        return distance.sigmoid()
+    # The weight of clip(w) Â in the log-sum-exp minimum of w Â and clip(w) Â, which are equal within the band.
+    band = 2 * clip_coef / width
+    beyond_the_other_edge = distance + band
+    weight = torch.where(distance > 0, distance, beyond_the_other_edge).sigmoid()
+    return torch.where((distance > 0) | (beyond_the_other_edge < 0), weight, 0.0)
+
+
 if __name__ == "__main__":
-    args = tyro.cli(Args)
-    ppo_klip_continuous.surrogate = lambda *batch: surrogate(*batch, shape=args.shape, width=args.width)
-    ppo_klip_continuous.train(args)
+    args, script = parse(Args)
+    script.train(args, partial(surrogate, shape=args.shape, width=args.width))

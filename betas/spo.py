@@ -7,13 +7,12 @@ Gradient of w Â - β_t KL:  β_t = -|Â| w (w - 1) / ε, held constant
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import ppo_klip_continuous  # before torch, which reads the number of threads that it sets
-
-# isort: split
 import torch
-import tyro
 from pydantic.dataclasses import dataclass
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import ppo_klip_continuous
+from betas.loop import parse
 
 
 @dataclass(config={"allow_inf_nan": False})
@@ -30,6 +29,5 @@ def surrogate(new_logprob, old_logprob, advantages, clip_coef):
 
 
 if __name__ == "__main__":
-    args = tyro.cli(Args)
-    ppo_klip_continuous.surrogate = surrogate
-    ppo_klip_continuous.train(args)
+    args, script = parse(Args)
+    script.train(args, surrogate)

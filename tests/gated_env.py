@@ -1,5 +1,5 @@
-"""CartPole-v1 that stands still at its 200th step as long as the file $GATE exists, so that a test can be certain that a
-training is under way, on any machine."""
+"""CartPole-v1 that stands still at its 200th step as long as the file $GATE exists, so that a test can be certain that
+a training is under way, on any machine."""
 
 import os
 import time

@@ -8,13 +8,14 @@ import pty
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 from collections import Counter
 
 import pytest
 import tyro
 from benchmark_helpers import CLIP, GATED, KLIP, PAIR, wait_for
-from helpers import environment
+from helpers import ROOT, environment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds and kills processes through /proc")
 
@@ -187,8 +188,26 @@ def test_a_script_in_betas_is_a_variant(copy):
     code, output = copy.call(*arguments[:-1], "--no-compile --pull 2", "--variants", "mine", "--status")
     assert code == 1 and "pull 1.0, not 2.0" in output
     assert "mine" not in copy.call("--dry-run")[1]  # asked for by name only
-    code, output = copy.call("--dry-run", "--tasks", "CartPole-v1", "--variants", "mine")
-    assert code == 2 and "family" in output
+    code, output = copy.call("--dry-run", "--tasks", "LunarLander-v3", "--variants", "mine,klip", "--seeds", "0")
+    mine, klip = sorted(output.splitlines())
+    assert code == 0 and " --num-envs 16 " in mine
+    assert mine.replace("betas/mine.py", "ppo_klip_cartpole.py") == klip.replace("ppo_klip_cartpole__0", "mine__0")
+
+
+@pytest.mark.parametrize("blanks", ["\t", "\t\t", " \t "])
+def test_a_tab_in_the_tables_is_a_blank(copy, blanks):
+    copy.edit(
+        "\nCartPole-v1       cartpole    100000",
+        f"\n{blanks}Swimmer-v5{blanks}continuous{blanks}5{blanks}--gamma\t0.9\n",
+    )
+    line = blanks.join(["wide", "continuous", "ppo_clip_continuous.py", "--exp-name", "wide"])
+    copy.edit("\nphi               cont", f"\n{line}\nphi cont")
+    arguments = ("--tasks", "Swimmer-v5", "--variants", "wide", "--seeds", "0")
+    code, output = copy.call("--dry-run", *arguments)
+    assert code == 0 and output.count("\n") == 1, output
+    for words in ("--exp-name wide ", "--gamma 0.9 ", "--env-id Swimmer-v5 ", "--run-name Swimmer-v5__wide__0 "):
+        assert words in output
+    assert "1 runs: 1 missing" in copy.call("--status", *arguments)[1]
 
 
 def test_help_fits_a_screen(copy):
@@ -214,6 +233,13 @@ def test_help_fits_a_screen(copy):
         ("--script-args --help", "--script-args"),
         ("--status -- --time=1", "--slurm"),
         ("-- --time=1", "--slurm"),
+        ("--into ../x", "--into"),
+        ("--into /x", "--into"),
+        ("--into a/../../x", "--into"),
+        ("--into .", "--into"),
+        ("--variants ../ppo_clip_cartpole", "--variants"),
+        ("--variants loop", "--variants"),
+        ("--wandb-project name", "--wandb-project"),
     ],
 )
 def test_a_wrong_argument_is_one_line(copy, arguments, named):
@@ -243,6 +269,68 @@ def test_arguments_that_the_scripts_refuse_start_nothing(copy, arguments, named)
 def test_without_the_python_asked_for_it_says_so(copy):
     code, output = copy.call("--status", PYTHON="/no/such/python")
     assert code == 2 and "/no/such/python" in output and output.count("\n") == 1
+
+
+def test_a_missing_folder_for_temporary_files_is_one_line(copy):
+    code, output = copy.call(*PAIR, TMPDIR="/no/such folder")
+    assert code == 2 and output == "error: TMPDIR=/no/such folder: there is no such folder; make it, or unset TMPDIR\n"
+    assert not copy.runs.exists()
+
+
+@pytest.mark.parametrize("kind", ["a link that leads nowhere", "a folder whose Python is gone"])
+def test_a_broken_venv_is_one_line(copy, kind):
+    venv = copy.folder / ".venv"
+    if kind == "a link that leads nowhere":
+        venv.symlink_to("/no/such/folder")
+    else:
+        (venv / "bin").mkdir(parents=True)
+        (venv / "bin" / "python").symlink_to("/no/such/python")
+        (venv / "notes").write_text("kept")
+    code, output = copy.call(*PAIR, PYTHON="")
+    assert (
+        code == 2 and output.startswith("error: .venv has no Python that runs: remove it") and output.count("\n") == 1
+    )
+    assert venv.is_symlink() or (venv / "notes").read_text() == "kept"
+
+
+@pytest.mark.parametrize("version", ["3.10.13", "3.14.0", "3.1.1", "2.7.18"])
+def test_a_python_for_which_the_requirements_do_not_install_is_one_line(copy, tmp_path, version):
+    """That some Python of this machine is too old or too new cannot be relied on, so one only says that it is."""
+    path = only(tmp_path, "env", "bash", "basename", "dirname", "cmp", "cat", "tr")
+    python = tmp_path / "bin" / "python3"
+    python.write_text(f"#!/bin/sh\necho Python {version}\n")
+    python.chmod(0o755)
+    code, output = copy.call(*PAIR, PYTHON="", PATH=path)
+    assert code == 2 and output.count("\n") == 1, output
+    assert f"Python 3.11, 3.12 or 3.13 as python3, not Python {version}" in output
+    assert not (copy.folder / ".venv").exists()
+
+
+def test_a_link_to_it_is_followed(copy, tmp_path):
+    expected = copy.call(*PAIR, "--dry-run")
+    (tmp_path / "first").symlink_to(copy.folder / "benchmark.sh")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "second").symlink_to("../first")
+    for link in (tmp_path / "first", tmp_path / "elsewhere" / "second"):
+        command = [str(link), *PAIR, "--dry-run"]
+        done = subprocess.run(
+            command, env=environment(PYTHON=sys.executable), capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == expected, done.stderr
+
+
+def test_a_clone_on_windows_keeps_its_line_ends(tmp_path):
+    for name in ("benchmark.sh", ".gitattributes"):
+        shutil.copy(ROOT / name, tmp_path)
+    who = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
+    for command in (
+        ("init", "--quiet"),
+        ("add", "--all"),
+        (*who, "commit", "--quiet", "--message", "one"),
+        ("clone", "--quiet", "--config", "core.autocrlf=true", ".", "clone"),
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    assert (tmp_path / "clone" / "benchmark.sh").read_bytes() == (ROOT / "benchmark.sh").read_bytes()
 
 
 def only(folder, *programs):
@@ -398,3 +486,17 @@ def test_on_a_terminal_it_stops_at_ctrl_c(copy):
     assert lines[0].startswith("2 runs to train, ") and lines[-1].endswith("stopped; the same command resumes"), lines
     wait_for(lambda: not copy.trainings(), timeout=10)
     assert not copy.results()
+    assert "2 runs: 2 missing" in copy.call(*PAIR, "--status")[1]
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGHUP])
+def test_ended_by_a_signal_it_starts_nothing_more(copy, ended_by):
+    copy.gate.touch()
+    process = copy.start(*PAIR[:-3], "0,1,2", *PAIR[-2:], "--workers", "1")
+    wait_for(lambda: len(copy.trainings()) == 1)
+    process.send_signal(ended_by)
+    copy.gate.unlink()
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "the same command resumes" in output, output
+    wait_for(lambda: not copy.trainings())
+    assert len(copy.starts()) <= 2

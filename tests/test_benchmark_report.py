@@ -64,6 +64,14 @@ def test_a_complete_run_is_done(tmp_path, result):
     assert report.inspect(run_of(seed=1), tmp_path).word == "missing"
 
 
+def test_a_run_in_whose_end_no_episode_ended_says_why_it_has_no_return(tmp_path, result):
+    write(tmp_path, run_of(), result | {"final_return": None})
+    states = {run_of(): report.inspect(run_of(), tmp_path)}
+    assert report.summary(states)[1].split()[2:6] == ["-", "1", "of", "1"]
+    (remark,) = report.remarks(states, ["done"])
+    assert remark == f"done: {run_of().name}: no return, because no episode ended in the last tenth of its steps"
+
+
 def test_a_diverged_run_is_complete_and_counted(tmp_path, result):
     runs = [run_of(seed=seed) for seed in range(5)]
     for run in runs:

@@ -1,4 +1,4 @@
-"""benchmark.sh beside a sweep that nothing disturbed: what a complete one tells, and that a disturbed one loses nothing."""
+"""benchmark.sh beside an undisturbed sweep: what a complete one says, and that a disturbed one loses nothing."""
 
 import contextlib
 import csv
@@ -185,7 +185,7 @@ def test_damaged_results_are_named_and_left_alone(copy, undisturbed):
     shutil.copytree(undisturbed.runs, copy.runs)
     one, *others = sorted(copy.runs.glob("*/result.json"))
     contents = ("[]", "{}", "null", one.read_text()[:100])
-    for path, content in zip(others, contents):
+    for path, content in zip(others, contents, strict=False):
         path.write_text(content)
     others[-1].unlink()
     others[-1].mkdir()

@@ -154,7 +154,7 @@ def compare(path, iterations, seed, calls):
         learning_rate = tensor(args.learning_rate * (1 - (iteration - 1) / num_iterations))
         for _ in range(args.update_epochs):
             order = torch.randperm(len(rollout), generator=order_rng)
-            for minibatch in zip(*(x[order].chunk(args.num_minibatches) for x in batch)):
+            for minibatch in zip(*(x[order].chunk(args.num_minibatches) for x in batch), strict=True):
                 scalars = (tensor(args.clip_coef), *([beta] if old_policy else []))
                 script.update(args, agent, adam, learning_rate, *scalars, minibatch)
         saw("parameters", distance(flat(agent), flat(as_ours(script, model))))

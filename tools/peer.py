@@ -3,9 +3,9 @@
     .venv/bin/pip install stable-baselines3==2.9.2
     .venv/bin/python tools/peer.py --env-id Hopper-v4 --seed 0 --beta 1 >> plots/peer.csv
 
-prints a row of plots/peer.csv: task, β (empty for the clip), seed, final return (as in result.json), steps per second. With
---beta the clip gives way to a closed-form KL penalty with that coefficient, as in ppo_kl_scalar_continuous.py. What stays
-SB3's own: random streams, running statistics, float32, and a learning rate that anneals by one rollout more.
+prints a row of plots/peer.csv: task, β (empty for the clip), seed, final return (as in result.json), steps per second.
+With --beta the clip gives way to a closed-form KL penalty with that coefficient, as in ppo_kl_scalar_continuous.py.
+What stays SB3's own: random streams, running statistics, float32, and a learning rate that anneals by one rollout more.
 """
 
 import copy

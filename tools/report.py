@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTED = ROOT / "plots" / "results" / "runs.csv"
+LOOP = ROOT / "betas" / "loop.py"
 SAME_TRAINING = ROOT / "plots" / "results" / "same_training.csv"  # what tools/same_bits.py found
 SAME_TRAINING_COLUMNS = ("script", "old_script_sha256", "new_script_sha256", "old_commit", "new_commit")
 SAME_TRAINING_COLUMNS += ("num_envs", "versions", "runs")
@@ -58,7 +59,9 @@ class State(NamedTuple):
 
 def names(table):
     """The distinct first words in a table of benchmark.sh (TASKS, VARIANTS), in its order."""
-    text = re.search(rf'^{table}="\n(.*?)^"', (ROOT / "benchmark.sh").read_text(), re.MULTILINE | re.DOTALL)[1]
+    text = re.search(
+        rf'^{table}="\n(.*?)^"', (ROOT / "benchmark.sh").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )[1]
     return list(dict.fromkeys(line.split()[0] for line in text.splitlines() if line.strip()))
 
 
@@ -74,8 +77,9 @@ def fail(message):
     sys.exit(2)
 
 
-def asked(run):
-    """The script's Args with which a run is to be trained. Ends the program if the script refuses them."""
+def parsed(run):
+    """The Args with which a run is to be trained, and the module whose training it is: the script, or for a file of
+    betas/ the ppo_klip of its actions. Ends the program if the script refuses the arguments."""
     if not (ROOT / run.script).is_file():
         fail(f"variant {run.variant}: there is no script {run.script}")
     if {"--help", "-h"} & set(run.arguments):
@@ -86,13 +90,28 @@ def asked(run):
         import tyro
 
         module = importlib.import_module(run.script.removesuffix(".py").replace("/", "."))
+        loop = importlib.import_module("betas.loop") if LOOP.exists() and run.script.startswith("betas/") else None
     except ImportError as error:
         fail(f"{error}, in {sys.executable}: install requirements.txt there, or leave PYTHON unset")
-    args = tyro.cli(module.Args, prog=run.script, args=run.arguments)
+    if loop:
+        args, module = loop.parse(module.Args, arguments=run.arguments, prog=run.script)
+    else:
+        args = tyro.cli(module.Args, prog=run.script, args=run.arguments)
     name = f"{args.env_id}__{args.exp_name}__{args.seed}"
     if not f"/{run.name}".endswith(f"/{name}"):
         fail(f"{run.name} would be {name}: tasks, seeds (as 0,1) and names have flags of their own; see --help")
-    return args
+    return args, module
+
+
+def asked(run):
+    """The Args with which a run is to be trained. Ends the program if the script refuses them."""
+    return parsed(run)[0]
+
+
+def version_of(run):
+    """The script_sha256 that a run has if it is trained now."""
+    args, module = parsed(run)
+    return module.script_sha256(args) if hasattr(module, "script_sha256") else script_sha256(args)
 
 
 def script_sha256(args):
@@ -112,7 +131,7 @@ def differences(have, want, ignored):
 def read_result(path):
     """The content of a result.json, or a line that says why it is none."""
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return str(error)
     if not isinstance(result, dict):
@@ -162,7 +181,7 @@ def is_collected(run, rows):
     """Whether the data set, {run name: row of runs.csv}, has the run, of the same script and arguments."""
     args = asked(run)
     row = rows.get(args.run_name)
-    if row is None or not same_version(row["script_sha256"], script_sha256(args), args.num_envs):
+    if row is None or not same_version(row.get("script_sha256"), version_of(run), args.num_envs):
         return False
     if (row["env_id"], row["seed"]) != (run.task, run.seed):
         return False
@@ -191,14 +210,16 @@ def inspect(run, base, queued=(), failed=(), rows=()):
             return State("damaged", f"its result.json is none ({result}): move {folder} away")
         args = asked(run)
         wrong = differences(result["args"], args, NOT_TRAINING)
-        if not wrong and not same_version(result["script_sha256"], script_sha256(args), args.num_envs):
+        if not wrong and not same_version(result["script_sha256"], version_of(run), args.num_envs):
             wrong = [f"{run.script} has changed since"]
         if wrong:
             return State("differs", "; ".join(wrong) + f": move {folder} away, or use --into NAME")
         if result["diverged_at"] is not None:
             return State("diverged", f"at step {result['diverged_at']}, log {log}", result)
+        if result["final_return"] is None:
+            return State("done", "no return, because no episode ended in the last tenth of its steps", result)
         return State("done", result=result)
-    lines = (log.read_text(errors="replace").splitlines() or [""]) if log.is_file() else []
+    lines = (log.read_text(encoding="utf-8", errors="replace").splitlines() or [""]) if log.is_file() else []
     if lines and locked(log):
         return State("running", "starting" if lines[-1].startswith("===") else lines[-1])
     if rows and is_collected(run, rows):
@@ -231,7 +252,7 @@ def in_slurm(base, required):
         job, _, index = line.rpartition(" ")
         path = base / "slurm" / f"{job}.list"
         if path.is_file():
-            found.add(path.read_text().splitlines()[int(index)].split("\t")[0])
+            found.add(path.read_text(encoding="utf-8").splitlines()[int(index)].split("\t")[0])
     return found
 
 
@@ -318,13 +339,14 @@ def draw(states, base):
 
 def main(args, lines):
     """Does what benchmark.sh asks for; returns the exit code."""
+    sys.stdout.reconfigure(errors="replace")  # a terminal may have no sign for ±
     runs = [parse(line) for line in lines]
     for name, count in Counter(run.name for run in runs).items():
         if count > 1:
             fail(f"two runs are called {name}: give a variant an --exp-name of its own, or a seed once")
     rows = {}
     if args.skip_collected and COLLECTED.exists():
-        with COLLECTED.open(newline="") as file:
+        with COLLECTED.open(newline="", encoding="utf-8") as file:
             rows = {row["run"]: row for row in csv.DictReader(file)}
     queued = in_slurm(args.base, required=args.mode == "slurm") if args.mode in ("slurm", "status") else ()
     failed = dict(line.split("\t") for line in args.failed.splitlines())

@@ -7,9 +7,14 @@ Run it while nothing else runs; the medians over the rounds come last:
     .venv/bin/pip install stable-baselines3==2.9.2
     .venv/bin/python tools/speed.py --env-id HalfCheetah-v4
 
+Two checkouts are compared in pairs: the last column is the time of a step over that of the first script in the same
+round, which a machine that becomes slower or faster meanwhile changes least.
+
+    .venv/bin/python tools/speed.py --no-sb3 --scripts ../before/ppo_clip_continuous.py ppo_clip_continuous.py
+
 A script of another project, such as CleanRL's ppo_continuous_action.py, is timed by its command, in absolute paths:
 
-    .venv/bin/python tools/speed.py --scripts ppo_clip_continuous.py "/its/venv/bin/python /its/ppo_continuous_action.py"
+    .venv/bin/python tools/speed.py --scripts ppo_clip_continuous.py "/its/bin/python /its/ppo_continuous_action.py"
 """
 
 import os
@@ -20,17 +25,22 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import tyro
 
-ROOT = Path(__file__).resolve().parent.parent
+BARE = "bare environment"
+SB3 = "SB3 PPO"
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 @dataclass
 class Args:
     env_id: str = "HalfCheetah-v4"  # the environment
-    scripts: tuple[str, ...] = ("ppo_clip_continuous.py",)  # ours to time, or commands with CleanRL's arguments
+    scripts: tuple[str, ...] = (
+        "ppo_clip_continuous.py",
+    )  # paths of ours to time, or commands with CleanRL's arguments
+    sb3: bool = True  # time Stable-Baselines3, too
     short: int = 51_200  # steps of the shorter run
     long: int = 204_800  # steps of the longer run
     repeats: int = 3  # how many times to go round
@@ -86,40 +96,73 @@ def timed(command, folder, variables):
     return time.perf_counter() - start, usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
 
 
-def main(args):
+class Figures(NamedTuple):
+    """What one job took in one round, or the medians of that."""
+
+    start: float  # seconds before the first step
+    step: float  # µs a step
+    memory: float  # peak MB
+
+
+def jobs_of(args):
+    """The commands to time, {label: (command, the flag for the number of steps)}."""
     own = [sys.executable, str(Path(__file__).resolve()), "--env-id", args.env_id]
-    jobs = {"bare environment": ([*own, "--only", "bare"], "--long"), "SB3 PPO": ([*own, "--only", "sb3"], "--long")}
+    jobs = {BARE: ([*own, "--only", "bare"], "--long")}
+    if args.sb3:
+        jobs[SB3] = ([*own, "--only", "sb3"], "--long")
     for script in args.scripts:
-        command = script.split() if " " in script else [sys.executable, str(ROOT / script)]
-        jobs[Path(command[1]).name] = ([*command, "--env-id", args.env_id], "--total-timesteps")
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    measured = {name: [] for name in jobs}  # (start in s, µs a step, peak MB) a round
+        command = script.split() if " " in script else [sys.executable, str(Path(script).resolve())]
+        if not Path(command[1]).is_file():
+            print(f"error: --scripts {script}: there is no {command[1]}", file=sys.stderr)
+            sys.exit(2)
+        jobs[script] = ([*command, "--env-id", args.env_id], "--total-timesteps")
+    return jobs
 
-    def show(figures):
-        bare, sb3 = (figures[name][1] for name in ("bare environment", "SB3 PPO"))
-        print(
-            f"{args.env_id:24} {'start s':>8} {'us/step':>8} {'steps/s':>8} {'x SB3':>6} {'x bare':>6} {'peak MB':>8}"
-        )
-        for name, (start, micro, memory) in figures.items():
-            rates = f"{start:8.1f} {micro:8.1f} {1e6 / micro:8.0f} {sb3 / micro:6.2f} {micro / bare:6.2f} {memory:8.0f}"
-            print(f"{name:24} {rates}", flush=True)
 
+def measure(args, command, flag):
+    """The Figures of a job: it runs at both lengths."""
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, memory = {}, 0.0
+        for steps in (args.short, args.long):
+            cache = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/{steps}"} if args.cold else {}
+            seconds[steps], memory = timed([*command, flag, str(steps)], folder, THREADS | cache)
+    step = (seconds[args.long] - seconds[args.short]) / (args.long - args.short)
+    return Figures(seconds[args.short] - step * args.short, 1e6 * step, memory)
+
+
+def show(env_id, figures, ratios):
+    """Print a table of {label: Figures} and {label: time of a step over the first script's}."""
+    peer = figures.get(SB3)
+    columns = ["start s", "us/step", "steps/s", "x SB3", "x bare", "peak MB", "pair"]
+    width = max(map(len, [env_id, *figures]))
+    print(f"{env_id:{width}}", *(f"{column:>8}" for column in columns))
+    for label, (start, step, memory) in figures.items():
+        cells = [f"{start:.1f}", f"{step:.1f}", f"{1e6 / step:.0f}", f"{peer.step / step:.2f}" if peer else "-"]
+        cells += [f"{step / figures[BARE].step:.2f}", f"{memory:.0f}", f"{ratios[label]:.3f}"]
+        print(f"{label:{width}}", *(f"{cell:>8}" for cell in cells), flush=True)
+
+
+def main(args):
+    """Time all jobs in turn, as many rounds as asked for, and print a table a round and the medians."""
+    jobs = jobs_of(args)
+    first = args.scripts[0]
     if not args.cold:  # or the first round compiles where this machine has not yet
         for command, flag in jobs.values():
             with tempfile.TemporaryDirectory() as folder:
-                timed([*command, flag, "4096"], folder, threads)
+                timed([*command, flag, "4096"], folder, THREADS)
+    rounds, ratios = [], []
     for _ in range(args.repeats):
-        for name, (command, flag) in jobs.items():
-            with tempfile.TemporaryDirectory() as folder:
-                seconds, memory = {}, 0.0
-                for steps in (args.short, args.long):
-                    cache = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/{steps}"} if args.cold else {}
-                    seconds[steps], memory = timed([*command, flag, str(steps)], folder, threads | cache)
-            slope = (seconds[args.long] - seconds[args.short]) / (args.long - args.short)
-            measured[name].append((seconds[args.short] - slope * args.short, 1e6 * slope, memory))
-        show({name: rounds[-1] for name, rounds in measured.items()})
+        figures = {label: measure(args, command, flag) for label, (command, flag) in jobs.items()}
+        rounds.append(figures)
+        ratios.append({label: taken.step / figures[first].step for label, taken in figures.items()})
+        show(args.env_id, figures, ratios[-1])
     print(f"medians of {args.repeats}")
-    show({name: [statistics.median(column) for column in zip(*rounds)] for name, rounds in measured.items()})
+    medians = {}
+    for label in jobs:
+        columns = zip(*(figures[label] for figures in rounds), strict=True)
+        medians[label] = Figures(*map(statistics.median, columns))
+    pairs = {label: statistics.median(ratio[label] for ratio in ratios) for label in jobs}
+    show(args.env_id, medians, pairs)
 
 
 if __name__ == "__main__":

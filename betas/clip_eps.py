@@ -1,0 +1,37 @@
+"""PPO-Clip with an edge of its own (Schulman et al. 2017, arXiv 1707.06347), as a KL penalty with β per sample.
+
+Published, per sample:     min(w Â, clip(w, 1-ε, 1+ε) Â), while the value loss keeps --clip-coef
+Gradient of w Â - β_t KL:  β_t = -w Â  where w > 1+ε, Â > 0  or  w < 1-ε, Â < 0,   0 elsewhere, held constant
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from pydantic import PositiveFloat
+from pydantic.dataclasses import dataclass
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import ppo_klip_continuous
+from betas.loop import parse
+
+
+@dataclass(config={"allow_inf_nan": False})
+class Args(ppo_klip_continuous.Args):
+    exp_name: str = Path(__file__).stem  # the name of this experiment
+    eps: PositiveFloat = 0.3  # ε of the policy (--clip-coef: of the value loss and the tags alone)
+
+
+def surrogate(new_logprob, old_logprob, advantages, clip_coef, eps=0.3):
+    """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
+    ratio = (new_logprob - old_logprob).exp()
+    kill = ((ratio > 1 + eps) & (advantages > 0)) | ((ratio < 1 - eps) & (advantages < 0))
+    beta = torch.where(kill, -ratio * advantages, 0.0).detach()
+    kl = old_logprob - new_logprob
+    return ratio * advantages - beta * kl
+
+
+if __name__ == "__main__":
+    args, script = parse(Args)
+    script.train(args, partial(surrogate, eps=args.eps))
