@@ -16,6 +16,7 @@ import pandas as pd
 import report
 
 import ppo_clip_continuous
+from betas.loop import parse
 
 HERE = Path(__file__).parent
 TASKS = report.names("TASKS")
@@ -52,16 +53,17 @@ def ordered(values, known):
 
 @cache
 def script(variant, discrete):
-    """The Args of a variant's script as it stands here and the module whose loop it trains with, or None if there is no
-    such script."""
+    """The default Args of a variant's script as it stands here, and the module of its training loop; None if there is
+    no such script."""
     family = "cartpole" if discrete else "continuous"
-    at_top = f"ppo_{'kl_scalar' if variant.startswith('kl_') else variant}_{family}"
-    if (HERE.parent / f"{at_top}.py").exists():
-        loop = importlib.import_module(at_top)
-        return loop.Args(), loop
+    name = f"ppo_{'kl_scalar' if variant.startswith('kl_') else variant}_{family}"
+    if (HERE.parent / f"{name}.py").exists():
+        module = importlib.import_module(name)
+        return module.Args(), module
     if (HERE.parent / "betas" / f"{variant}.py").exists():
-        loop = importlib.import_module(f"ppo_klip_{family}")
-        return importlib.import_module(f"betas.{variant}").Args(), loop
+        module = importlib.import_module(f"betas.{variant}")
+        task = importlib.import_module(f"ppo_klip_{family}").Args().env_id
+        return parse(module.Args, ["--env-id", task])
     return None
 
 

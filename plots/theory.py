@@ -1,5 +1,7 @@
 """What the scripts' surrogates do, by autograd from the scripts themselves: change a script and the picture changes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from matplotlib.lines import Line2D
@@ -19,7 +21,8 @@ ROUNDING = 1e-9  # the difference of two floats that stands for 0
 
 def scalar(new_logprob, old_logprob, advantages, _):
     """kl_scalar's surrogate at its default β, with k3, the estimator of the KL that is a function of w alone."""
-    kl = ppo_kl_scalar_continuous.kl_penalty("k3", new_logprob, old_logprob, None, None)
+    batch = SimpleNamespace(logprobs=old_logprob)
+    kl = ppo_kl_scalar_continuous.kl_penalty("k3", None, new_logprob, batch)
     return ppo_kl_scalar_continuous.surrogate(new_logprob, old_logprob, advantages, BETA, kl)
 
 

@@ -651,9 +651,10 @@ def test_the_version_of_a_script_is_that_of_its_runs(made):
 
 
 def test_a_file_of_betas_has_the_version_of_the_loop_that_it_trains_with():
-    args, _ = compare.script("spo", False)
-    assert compare.present_sha256("spo", False) == ppo_klip_continuous.script_sha256(args)
-    assert compare.present_sha256("spo", True) == ppo_klip_cartpole.script_sha256(args)
+    for discrete, loop in ((False, ppo_klip_continuous), (True, ppo_klip_cartpole)):
+        args, _ = compare.script("spo", discrete)
+        assert compare.present_sha256("spo", discrete) == loop.script_sha256(args)
+        assert args.num_envs == loop.Args().num_envs
 
 
 def test_runs_of_two_versions_of_a_script_are_not_averaged(made, monkeypatch):
