@@ -16,7 +16,6 @@ import pandas as pd
 import report
 
 import ppo_clip_continuous
-from betas.loop import parse
 
 HERE = Path(__file__).parent
 TASKS = report.names("TASKS")
@@ -63,7 +62,7 @@ def script(variant, discrete):
     if (HERE.parent / "betas" / f"{variant}.py").exists():
         module = importlib.import_module(f"betas.{variant}")
         task = importlib.import_module(f"ppo_klip_{family}").Args().env_id
-        return parse(module.Args, ["--env-id", task])
+        return importlib.import_module("betas.loop").parse(module.Args, ["--env-id", task])
     return None
 
 
@@ -90,10 +89,15 @@ def comparable(value):
     return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
+def columns(args):
+    """Arguments, a dict, by the names and with the values of their columns."""
+    return {flag(name): comparable(value) for name, value in args.items()}
+
+
 def default_arguments(variant, discrete):
     """The defaults of a variant's script, by name as on the command line; of one that is not here the clip's."""
     args, _ = script(variant, discrete) or script("clip", discrete)
-    return {flag(name): comparable(value) for name, value in asdict(args).items()}
+    return columns(asdict(args))
 
 
 def arguments(runs):
@@ -102,9 +106,9 @@ def arguments(runs):
     A run may lack an argument that is new in its script, or have one that its script had once. So what a run lacks is
     the default of its script, or else what most other runs of its variant have.
     """
-    rows = [{flag(k): comparable(v) for k, v in json.loads(text).items()} for text in runs["args"]]
+    rows = [columns(json.loads(text)) for text in runs["args"]]
     table = pd.DataFrame(rows, runs.index, dtype=object).drop(columns="--exp-name")
-    lacking = pd.DataFrame([{name: name not in row for name in table} for row in rows], runs.index, list(table))
+    lacking = table.isna()
     for (variant, discrete), of_variant in runs.groupby(["variant", "discrete"], observed=True):
         defaults = default_arguments(variant, discrete)
         of_script = lacking.loc[of_variant.index]
@@ -115,6 +119,15 @@ def arguments(runs):
     return table
 
 
+def has_discrete_actions(task, exp_names):
+    """Whether a task's actions are discrete: the scripts at the top say it in their names; a file of betas/ trains both
+    kinds with one name, so where it stands alone the task is asked."""
+    for family, discrete in (("_cartpole", True), ("_continuous", False)):
+        if any(name.endswith(family) for name in exp_names):
+            return discrete
+    return (HERE.parent / "betas").exists() and importlib.import_module("betas.loop").has_discrete_actions(task)
+
+
 def typed(rows):
     """The rows of runs.csv with numbers as numbers, ordered categoricals and a column an argument; and beside them
 
@@ -122,8 +135,8 @@ def typed(rows):
     version: script_sha256, or what stands for all that train alike.
     """
     args = rows["args"].map(json.loads)
-    # A file of betas/ trains either kind with one name, so what is trained beside it tells.
-    of_cartpole = args.map(lambda a: a["exp_name"].endswith("_cartpole"))
+    exp_names = args.map(lambda a: a["exp_name"]).groupby(rows["env_id"]).agg(list)
+    discrete = {task: has_discrete_actions(task, names) for task, names in exp_names.items()}
     runs = rows.assign(
         env_id=ordered(rows["env_id"], TASKS),
         variant=ordered(rows["variant"], VARIANTS),
@@ -133,7 +146,7 @@ def typed(rows):
         sps=rows["sps"].astype(float),
         wall_time_s=rows["wall_time_s"].astype(float),
         steps=args.map(lambda a: a["total_timesteps"]),
-        discrete=rows["env_id"].isin(rows["env_id"][of_cartpole]),
+        discrete=rows["env_id"].map(discrete),
         version=versions(rows["script_sha256"], args.map(lambda a: a["num_envs"])),
     )
     return pd.concat([runs, arguments(runs)], axis=1)
@@ -166,6 +179,8 @@ def departures(run, names):
 def of_one_setting(runs, names):
     """Of some runs those with one setting of these arguments: of the settings the one with most steps, then with most
     runs, then with fewest departures from the defaults, then the first."""
+    if not names:
+        return runs
     setting = runs.groupby(names, sort=False).ngroup()
     if setting.nunique() < 2:
         return runs

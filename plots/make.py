@@ -177,7 +177,7 @@ def write_documents(out, sections):
     return tables_md
 
 
-def draw(out, with_svg):
+def draw(args, out):
     """Draws every picture and writes every table of the data set in out/results."""
     rows, curves = collect.load(out / "results")
     runs, every_run, notes = compare.comparison(rows)
@@ -189,7 +189,7 @@ def draw(out, with_svg):
         # The hash tells which runs a picture shows: its own bytes depend on how matplotlib was built, too.
         source = None if name in THEORY else collect.sha256(out / "results", shown["run"])
         save(figure, out / f"{name}.png", source, png)
-        if with_svg:
+        if args.svg:
             save(figure, out / f"{name}.svg", source, svg)
         if figure:
             names.append(f"{name}.png")
@@ -215,7 +215,7 @@ def main(args):
             if not count:
                 fail("no complete run there: train first, for example with ./benchmark.sh quick")
         if args.draw:
-            draw(out, args.svg)
+            draw(args, out)
     except collect.DataError as error:
         fail(str(error))
 

@@ -650,11 +650,19 @@ def test_the_version_of_a_script_is_that_of_its_runs(made):
     assert compare.present_sha256("mine", False) is None
 
 
-def test_a_file_of_betas_has_the_version_of_the_loop_that_it_trains_with():
+def test_a_file_of_betas_has_the_version_of_the_loop_that_it_trains_with(made):
+    """And where it stands alone, the task says which loop that is: both runs are of the present version."""
+    rows = collect.load_runs(made.out / "results").set_index("run", drop=False)
+    rows = rows.loc[["phi", "ppo_clip_cartpole__0"]].reset_index(drop=True)
+    hashes = []
     for discrete, loop in ((False, ppo_klip_continuous), (True, ppo_klip_cartpole)):
         args, _ = compare.script("spo", discrete)
-        assert compare.present_sha256("spo", discrete) == loop.script_sha256(args)
+        hashes.append(loop.script_sha256(args))
+        assert compare.present_sha256("spo", discrete) == hashes[-1]
         assert args.num_envs == loop.Args().num_envs
+    rows = changed_args(rows.assign(variant="spo", script_sha256=hashes), [True, True], exp_name="spo")
+    runs, _, notes = compare.comparison(rows)
+    assert (len(runs), notes) == (2, [])
 
 
 def test_runs_of_two_versions_of_a_script_are_not_averaged(made, monkeypatch):
