@@ -13,6 +13,7 @@ import sys
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import collect
 import figures
@@ -137,7 +138,8 @@ def klip(new_logprob, old_logprob, advantages, clip_coef):
 
 def kl_scalar(new_logprob, old_logprob, advantages, clip_coef, estimator):
     """kl_scalar's surrogate at its default β, with an estimator of the KL that is a function of w alone."""
-    kl = ppo_kl_scalar_continuous.kl_penalty(estimator, new_logprob, old_logprob, None, None)
+    batch = SimpleNamespace(logprobs=old_logprob)  # what the sampled estimators read of a Batch
+    kl = ppo_kl_scalar_continuous.kl_estimate(estimator, None, new_logprob, batch)
     beta = ppo_kl_scalar_continuous.Args().beta
     return ppo_kl_scalar_continuous.surrogate(new_logprob, old_logprob, advantages, beta, kl)
 
@@ -160,6 +162,8 @@ def surrogates(folder=ROOT / "betas"):
         found[f"kl_scalar --kl-penalty {estimator}"] = (surrogate, ppo_kl_scalar_continuous.__doc__)
     failures = []
     for path in sorted(folder.glob("*.py")):
+        if path.name == "loop.py":
+            continue
         try:
             module = importlib.import_module(f"betas.{path.stem}")
             found[path.stem] = (module.surrogate, module.__doc__ or "")

@@ -49,14 +49,14 @@ def start_and_minibatches(args, iteration):
     """Trains PPO-Clip until an iteration's update. Returns a copy of what that update starts from, (agent, adam,
     learning_rate, clip_coef), and its minibatches in the order of their steps."""
     steps = args.update_epochs * args.num_minibatches
-    compiled = ppo_clip_continuous.compiled
+    compile_update = ppo_clip_continuous.compile_update
     calls = 0
     start = []
     minibatches = []
 
     def recording(*first_inputs):
         """What train takes for the compiled update: that, and a record of what it is called with."""
-        update = compiled(*first_inputs)
+        update = compile_update(*first_inputs)
 
         def recording_update(*inputs):
             nonlocal calls
@@ -72,14 +72,14 @@ def start_and_minibatches(args, iteration):
 
         return recording_update
 
-    ppo_clip_continuous.compiled = recording
+    ppo_clip_continuous.compile_update = recording
     try:
         with tempfile.TemporaryDirectory() as folder, chdir(folder):
             ppo_clip_continuous.train(args)
     except Recorded:
         return start, minibatches
     finally:
-        ppo_clip_continuous.compiled = compiled
+        ppo_clip_continuous.compile_update = compile_update
     raise ValueError(f"the run has fewer than {iteration} iterations")
 
 
@@ -87,9 +87,8 @@ def clip_update(surrogate, start, minibatches):
     """The log w (N,) that each step of an update with a surrogate of clip's signature sees."""
     agent, adam, learning_rate, clip_coef = copy.deepcopy(start)
     args = ppo_klip_continuous.Args()
-    ppo_klip_continuous.surrogate = surrogate
     for minibatch in minibatches:
-        log_ratio, _ = ppo_klip_continuous.update(args, agent, adam, learning_rate, clip_coef, minibatch)
+        log_ratio, _ = ppo_klip_continuous.update(args, surrogate, agent, adam, learning_rate, clip_coef, minibatch)
         yield log_ratio
 
 
@@ -98,11 +97,14 @@ def kl_fixed_update(start, minibatches):
     agent, adam, learning_rate, clip_coef = copy.deepcopy(start)
     old_agent = start[0]
     args = ppo_kl_scalar_continuous.Args()
+    surrogate = ppo_kl_scalar_continuous.surrogate
     beta = torch.tensor(args.beta, dtype=torch.float64)
     for minibatch in minibatches:
         with torch.no_grad():
-            old_policy = ppo_kl_scalar_continuous.distribution(old_agent, minibatch[0])
-        inputs = (args, agent, adam, learning_rate, clip_coef, beta, (*minibatch, *old_policy))
+            old_mean = old_agent.actor_mean(minibatch.obs)
+            old_logstd = old_agent.actor_logstd.expand_as(old_mean)
+        with_old_policy = ppo_kl_scalar_continuous.Batch(*minibatch, old_mean, old_logstd)
+        inputs = (args, surrogate, agent, adam, learning_rate, clip_coef, beta, with_old_policy)
         log_ratio, _ = ppo_kl_scalar_continuous.update(*inputs)
         yield log_ratio
 
@@ -111,8 +113,8 @@ def in_rollout_order(columns, minibatches, epochs):
     """A column of the minibatches, (N,) each, as (epochs, samples) with every sample in one place in all epochs."""
     table = torch.stack(list(columns)).reshape(epochs, -1).numpy()
     # An epoch's samples are shuffled; log π_old, and Â where two agree in it, tell which is which.
-    old_logprobs = torch.stack([minibatch[2] for minibatch in minibatches]).reshape(epochs, -1).numpy()
-    advantages = torch.stack([minibatch[3] for minibatch in minibatches]).reshape(epochs, -1).numpy()
+    old_logprobs = torch.stack([minibatch.logprobs for minibatch in minibatches]).reshape(epochs, -1).numpy()
+    advantages = torch.stack([minibatch.advantages for minibatch in minibatches]).reshape(epochs, -1).numpy()
     order = np.stack([np.lexsort(keys) for keys in zip(advantages, old_logprobs, strict=True)])
     return np.take_along_axis(table, order, axis=1)
 
@@ -134,7 +136,7 @@ def main(args):
         "kl_fixed": kl_fixed_update(start, minibatches),
     }
     epochs = train_args.update_epochs
-    advantages = in_rollout_order([minibatch[3] for minibatch in minibatches], minibatches, epochs)
+    advantages = in_rollout_order([minibatch.advantages for minibatch in minibatches], minibatches, epochs)
     tables = {name: in_rollout_order(steps, minibatches, epochs) for name, steps in log_ratios.items()}
     np.savez_compressed(
         out,
