@@ -279,13 +279,21 @@ def present(column):
 
 def scores(runs):
     """The scores of the runs as {variant: {task: array (seeds,)}}: 0 is a random policy, 1 the paper's PPO-Clip, and
-    a run that diverged scores 0. Tasks without these anchors are left out."""
+    a run that diverged scores 0.
+
+    Tasks without these anchors are left out, and tasks with a single run, which shows no spread, if there are others.
+    """
     tasks = runs["env_id"].astype(str)
     zero = tasks.map(RANDOM)
     score = (runs["final_return"] - zero) / (tasks.map(PAPER["clip_mean"]) - zero)
     scored = runs.assign(score=score.mask(runs["diverged"] & zero.notna(), 0.0)).dropna(subset="score")
     cells = scored.groupby(["variant", "env_id"], observed=True)["score"].agg(np.array)
-    return {variant: cells[variant].to_dict() for variant in present(scored["variant"])}
+    found = {}
+    for variant in present(scored["variant"]):
+        of_tasks = cells[variant].to_dict()
+        several = {task: values for task, values in of_tasks.items() if len(values) > 1}
+        found[variant] = several or of_tasks
+    return found
 
 
 def knob_points(runs, every_run):
