@@ -47,7 +47,7 @@ class Countdown(gym.Env):
         box = gym.spaces.Box(np.array([-0.5, -2.0], np.float32), np.array([0.5, 0.1], np.float32))
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
         self.action_space = gym.spaces.Discrete(3, start=5) if discrete else box
-        self.seed = None
+        self.seed = 0
         self.episode = -1
         self.step_count = 0
 

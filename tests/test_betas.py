@@ -121,8 +121,8 @@ def edges(name, eps, arguments):
 
 
 def away(w, kinks):
-    """Where w is not within some rounding steps of a kink: there w Â and clip(w) Â may round to a tie, which min halves.
-    test_the_edges_belong_to_the_band is about the kinks."""
+    """Where w is not within some rounding steps of a kink: there w Â and clip(w) Â may round to a tie. The kinks are
+    test_the_edges_belong_to_the_band's."""
     return np.all([np.abs(w - kink) > 1e-12 * kink for kink in kinks], axis=0)
 
 

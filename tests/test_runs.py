@@ -356,7 +356,8 @@ def test_script_sha256_of_a_small_file(tmp_path, monkeypatch):
     (tmp_path / "small.py").write_text(SMALL, encoding="utf-8")
     small = load(tmp_path / "small.py")
     monkeypatch.setattr(ppo_clip_cartpole, "__file__", str(tmp_path / "small.py"))
-    assert ppo_clip_cartpole.script_sha256(small.Args()) == "PIN"
+    pinned = "53e825b3b9998310646197e367cad172426f817b346b9ed39ac34312d81ef79b"
+    assert ppo_clip_cartpole.script_sha256(small.Args()) == pinned
 
 
 def test_a_script_that_is_edited_while_it_runs(tmp_path, monkeypatch):
