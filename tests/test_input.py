@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 import tyro
-from helpers import KL_SCALAR, ONE_OF_EACH, ROOT, environment, run
+from helpers import KL_SCALAR, ONE_OF_EACH, ROOT, environment, run, task
 
 # One value of each argument that is out of its range.
 OUT_OF_RANGE = {
@@ -132,7 +132,8 @@ def test_a_folder_that_exists_is_left_alone(folder, tmp_path, refuse):
     """Videos can be older than the run folder of that name, which may have been moved away."""
     (tmp_path / folder).mkdir(parents=True)
     (tmp_path / folder / "precious").write_text("precious")
-    assert "--run-name" in refuse("ppo_clip_cartpole", run_name="a/mine", capture_video=folder.startswith("videos"))
+    arguments = {"env_id": task("cartpole", "Endless"), "capture_video": folder.startswith("videos")}
+    assert f"--run-name: {folder} exists" in refuse("ppo_clip_cartpole", run_name="a/mine", **arguments)
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,9 @@ def test_noise_and_order_have_random_streams_of_their_own(observed):
         with torch.no_grad():
             if "cartpole" in observed.script:
                 noisy = rollout.agent.actor(obs).numpy() + noise_rng.gumbel(size=(*size, 3)).reshape(-1, 3)
-                np.testing.assert_array_equal(rollout.actions, noisy.argmax(-1))
+                second, first = np.sort(noisy)[:, -2:].T
+                clear = first - second > 1e-3  # or the rounding of one CPU decides
+                np.testing.assert_array_equal(rollout.actions[clear], noisy.argmax(-1)[clear])
             else:
                 noise = noise_rng.standard_normal((*size, 2), np.float32).reshape(-1, 2)
                 expected = rollout.agent.actor_mean(obs) + rollout.agent.actor_logstd.exp() * torch.as_tensor(noise)
