@@ -316,7 +316,8 @@ def test_script_sha256_is_that_of_the_code(digests):
     text = (ROOT / "ppo_clip_cartpole.py").read_text(encoding="utf-8")
     alone, both = digests(text, BETA)
     assert ppo_clip_cartpole.script_sha256(ppo_clip_cartpole.Args()) == alone != both
-    for old in ('"""Advantages', '"""Take one step', '"""End the program'):
+    for old in ('"""PPO-Clip', '"""End the program'):
+        assert old in text
         text = text.replace(old, old + " of others")
     tidied = ast.unparse(ast.parse(text))
     assert digests(tidied + "\n# a comment", BETA.replace("Args):", 'Args):\n    """One."""\n')) == (alone, both)
