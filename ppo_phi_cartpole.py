@@ -534,8 +534,7 @@ def train(args, surrogate=surrogate):
         actor = numpy_actor(agent)
         # An action's logit plus Gumbel noise is the largest with probability π(a|s).
         noise = noise_rng.gumbel(size=(*rollout_shape, num_actions))
-        ended_returns = []
-        ended_lengths = []
+        ended_episodes = []  # (return, length) of each
         for t in range(args.num_steps):
             obs[t] = current_obs
             actions[t] = (actor(obs[t]) + noise[t]).argmax(-1)
@@ -547,8 +546,7 @@ def train(args, surrogate=surrogate):
             if "final_obs" in infos:  # an ended episode's last observation; current_obs is the next one's first
                 done = dones[t]
                 next_obs[t, done] = np.stack(infos["final_obs"][done])
-                ended_returns.extend(episode_return[done])
-                ended_lengths.extend(episode_length[done])
+                ended_episodes.extend(zip(episode_return[done], episode_length[done], strict=True))
                 episode_return[done] = 0
                 episode_length[done] = 0
         bad_step = first_bad_step(rewards, obs, next_obs)
@@ -613,12 +611,13 @@ def train(args, surrogate=surrogate):
         tags["losses/explained_variance"] = 1 - (returns - values).var() / max(returns.var(), 1e-12)
         tags["charts/learning_rate"] = learning_rate.item()
         tags["charts/SPS"] = global_step / (time.time() - start_time)
-        if ended_returns:
-            tags["charts/episodic_return"] = np.mean(ended_returns)
-            tags["charts/episodic_length"] = np.mean(ended_lengths)
-            latest = f"return {tags['charts/episodic_return']:.1f}"
+        if ended_episodes:
+            mean_return, mean_length = np.mean(ended_episodes, axis=0)
+            tags["charts/episodic_return"] = mean_return
+            tags["charts/episodic_length"] = mean_length
+            latest = f"return {mean_return:.1f}"
             if global_step > 0.9 * num_iterations * batch_size:
-                final_returns.append(tags["charts/episodic_return"])
+                final_returns.append(mean_return)
         for tag, value in tags.items():
             writer.add_scalar(tag, value, global_step)
         progress.set_postfix_str(latest, refresh=False)

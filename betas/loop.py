@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import asdict
+from functools import cache
 
 import gymnasium as gym
 import tyro
@@ -26,6 +27,7 @@ def parse(Args, arguments=None, prog=None):
     return tyro.cli(Args, prog=prog, args=arguments, default=Args(**defaults)), ppo_klip_cartpole
 
 
+@cache
 def has_discrete_actions(env_id):
     """Whether the actions of a task are Discrete; not if there is no such task, which the training loop will say."""
     try:

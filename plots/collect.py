@@ -1,11 +1,11 @@
 """Collects runs, from their folders or from W&B, into the data set from which every picture is drawn:
 
 results/runs.csv             a row a run
-results/curves/RUN.csv.gz    a row an iteration: the return as logged (float32 in shortest decimals), all else to 4 digits
+results/curves/RUN.csv.gz    a row an iteration: the return as logged (float32, shortest decimals), all else to 4 digits
 
-Collecting adds: a run replaces the one of its name, and all others stay until they are dropped by name, so a data set may
-outlive the folders and the machines that its runs were trained in. Only a data set inside the folder of the runs, such as
-runs/plots/results, belongs to that folder and holds what is there, no more.
+Collecting adds: a run replaces the one of its name, and all others stay until they are dropped by name, so a data set
+may outlive the folders and the machines that its runs were trained in. Only a data set inside the folder of the runs,
+such as runs/plots/results, belongs to that folder and holds what is there, no more.
 
 With a file a run, a commit adds what is new alone, and the curves of clip, klip and phi with one seed are equal files.
 """
@@ -18,7 +18,7 @@ import re
 import sys
 import zlib
 from fnmatch import fnmatchcase
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -26,8 +26,10 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.compat.proto.event_pb2 import Event
 from tqdm import tqdm
 
-RUN_COLUMNS = ["run", "env_id", "variant", "seed", "final_return", "diverged_at", "sps", "wall_time_s"]
-RUN_COLUMNS += ["params_sha256", "script_sha256", "versions", "args"]
+RUN_COLUMNS = [
+    *("run", "env_id", "variant", "seed", "final_return", "diverged_at", "sps", "wall_time_s"),
+    *("params_sha256", "script_sha256", "versions", "args"),
+]
 TAGS = {
     "charts/episodic_return": "episodic_return",
     "losses/approx_kl": "approx_kl",
@@ -37,6 +39,7 @@ TAGS = {
 # Where a run is kept, or what has a column of its own; runs that differ in any other argument are not averaged.
 NOT_SETTINGS = {"seed", "env_id", "run_name", "capture_video", "save_model"}
 NOT_SETTINGS |= {"track", "wandb_project_name", "wandb_entity"}
+EVENTS = "events.out.tfevents."  # how the names of TensorBoard's files begin
 
 
 class LogError(Exception):
@@ -58,24 +61,55 @@ def write(path, data):
 
 
 def from_folders(runs_dir):
-    """The runs below a folder: a name, and a function that returns the content of result.json and an iterator of log
-    rows, which are dicts of global_step and some tags."""
-    for folder, subfolders, files in os.walk(runs_dir):
-        # benchmark.sh sets interrupted runs aside in incomplete/; those of ./benchmark.sh quick are a sweep of their own
-        subfolders[:] = sorted(name for name in subfolders if name not in ("incomplete", "quick") and name[0] != ".")
-        if "result.json" in files or any(name.startswith("events.out.tfevents.") for name in files):
-            yield Path(folder).relative_to(runs_dir).as_posix(), lambda folder=Path(folder): read_folder(folder)
+    """The runs below a folder, a name each and a function that returns the content of its result.json and an iterator
+    over the rows of its log, which are dicts of global_step and some tags. The function raises a LogError if the run
+    cannot be used."""
+    if holds_run(runs_dir):
+        yield runs_dir.resolve().name, partial(read_folder, runs_dir)
+    for name, folder in folders_below(runs_dir, {runs_dir.resolve()}):
+        if folder is None:
+            yield name, refuse_link
+        elif holds_run(folder):
+            yield name, partial(read_folder, folder)
+
+
+def holds_run(folder):
+    """Whether a folder is that of a run, finished or not."""
+    return any(path.name == "result.json" or path.name.startswith(EVENTS) for path in folder.iterdir())
+
+
+def folders_below(top, seen, prefix=""):
+    """The folders below top, sorted, with their paths relative to it; links are followed. The folder is None where a
+    link leads nowhere, or to one of those seen, the resolved paths of which this adds to."""
+    # What is not a link comes first, so that a folder keeps its own name when a link beside it leads to it.
+    for path in sorted(top.iterdir(), key=lambda path: (path.is_symlink(), path.name)):
+        # benchmark.sh sets interrupted runs aside in incomplete/; quick/ is a sweep of its own.
+        if path.name in ("incomplete", "quick") or path.name.startswith("."):
+            continue
+        name = prefix + path.name
+        if path.is_symlink() and (not path.exists() or path.resolve() in seen):
+            yield name, None
+        elif path.is_dir():
+            seen.add(path.resolve())
+            yield name, path
+            yield from folders_below(path, seen, f"{name}/")
+
+
+def refuse_link():
+    """Read as a run, such a link is left out and named."""
+    raise LogError("a link to nothing, or to a folder that is read under another name")
 
 
 def read_folder(folder):
+    """The content of a folder's result.json, and an iterator over the rows of its log."""
     if not (folder / "result.json").exists():
         raise LogError("no result.json: still running, or stopped")
-    return json.loads((folder / "result.json").read_text()), event_rows(folder)
+    return json.loads((folder / "result.json").read_text(encoding="utf-8")), event_rows(folder)
 
 
 def event_rows(folder):
     """The scalars of a run's TensorBoard events, in dicts. The reader checks sums and stops where one is wrong."""
-    for path in sorted(folder.glob("events.out.tfevents.*")):
+    for path in sorted(folder.glob(f"{EVENTS}*")):
         for record in RawEventFileLoader(str(path)).Load():
             event = Event.FromString(record)
             for value in event.summary.value:
@@ -89,10 +123,11 @@ def from_wandb(entity, project):
 
     for run in wandb.Api().runs(f"{entity}/{project}" if entity else project):
         # What is typed there becomes a file's name here.
-        yield re.sub(r"[^\w.=-]", "_", f"{run.name}__{run.id}"), lambda run=run: read_wandb(run)
+        yield re.sub(r"[^\w.=-]", "_", f"{run.name}__{run.id}"), partial(read_wandb, run)
 
 
 def read_wandb(run):
+    """A W&B run's result, and an iterator over the rows of its history."""
     result = run.summary_metrics  # a script puts result.json into it when it ends
     if "params_sha256" not in result:
         raise LogError(f"no result in its W&B summary ({run.state})")
@@ -100,7 +135,8 @@ def read_wandb(run):
 
 
 def wandb_rows(run):
-    yield from run.scan_history()  # not called before the first row is asked for: it downloads
+    """The rows of a W&B run's history, downloaded when the first is asked for."""
+    yield from run.scan_history()
 
 
 def run_row(name, result):
@@ -111,18 +147,21 @@ def run_row(name, result):
         variant = "kl_adaptive" if args["adaptive_beta"] else "kl_fixed"
     # JSON elsewhere may have turned 1.0 into 1.
     args = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in sorted(args.items())}
-    final_return, diverged_at = result["final_return"], result.get("diverged_at")
+    final_return = result["final_return"]
+    diverged_at = result.get("diverged_at")
     row = {
         "run": name,
+        "env_id": result["env_id"],
         "variant": variant,
         "seed": int(result["seed"]),
         "final_return": "" if final_return is None else float(final_return),
         "diverged_at": "" if diverged_at is None else int(diverged_at),
+        "sps": float(result["sps"]),
+        "wall_time_s": float(result["wall_time_s"]),
+        "params_sha256": result["params_sha256"],
         "script_sha256": result.get("script_sha256", ""),
         "versions": " ".join(f"{package}={number}" for package, number in sorted(result["versions"].items())),
         "args": json.dumps({name: value for name, value in args.items() if name not in NOT_SETTINGS}),
-        **{name: float(result[name]) for name in ("sps", "wall_time_s")},
-        **{name: result[name] for name in ("env_id", "params_sha256")},
     }
     return {name: str(row[name]) for name in RUN_COLUMNS}
 
@@ -150,6 +189,7 @@ def run_curve(log, row):
 
 
 def curve_path(results, name):
+    """Where the data set in results keeps the curve of the run of that name."""
     return results / "curves" / f"{name}.csv.gz"
 
 
@@ -163,68 +203,93 @@ def load_runs(results):
 
 def load(results):
     """The runs, as text, and the curves of all, in one table with the run, its env_id, variant and seed in each row."""
-    runs, curves = load_runs(results), []
+    runs = load_runs(results)
     dtypes = {"global_step": int, **dict.fromkeys(TAGS.values(), np.float32)}
-    for row in runs.to_dict("records"):
-        path = curve_path(results, row["run"])
+    tables = []
+    for name in runs["run"]:
+        path = curve_path(results, name)
         try:
-            curves.append(pd.read_csv(path, dtype=dtypes)[list(dtypes)])
+            tables.append(pd.read_csv(path, dtype=dtypes)[list(dtypes)])
         except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
             raise DataError(UNREADABLE.format(path, error)) from error
-    lengths = [len(curve) for curve in curves]
-    curves = pd.concat(curves, ignore_index=True)
-    for name in ("seed", "variant", "env_id", "run"):
-        values = runs[name].astype(int).array if name == "seed" else pd.Categorical(runs[name])
-        curves.insert(0, name, values.repeat(lengths))
+    lengths = [len(table) for table in tables]
+    curves = pd.concat(tables, ignore_index=True)
+    curves.insert(0, "run", pd.Categorical(runs["run"]).repeat(lengths))
+    curves.insert(1, "env_id", pd.Categorical(runs["env_id"]).repeat(lengths))
+    curves.insert(2, "variant", pd.Categorical(runs["variant"]).repeat(lengths))
+    curves.insert(3, "seed", runs["seed"].astype(int).array.repeat(lengths))
     return runs, curves
 
 
-def sha256(results):
-    """A hash of a data set, of the tables alone: zlib's versions compress them differently."""
-    names = sorted(load_runs(results)["run"])
-    tables = [
-        (results / "runs.csv").read_bytes(),
-        *(gzip.decompress(curve_path(results, n).read_bytes()) for n in names),
-    ]
+def sha256(results, names):
+    """A hash of these runs' rows and curves, of the tables alone: zlib's versions compress them differently."""
+    runs = load_runs(results)
+    runs = runs[runs["run"].isin(set(names))].sort_values("run")
+    tables = [runs.to_csv(index=False).encode()]
+    tables += [gzip.decompress(curve_path(results, name).read_bytes()) for name in runs["run"]]
     return hashlib.sha256(b"".join(tables)).hexdigest()
 
 
+def dropped_names(names, drop):
+    """Those of the names that drop tells, each of which is a name or, if there is none such, a pattern."""
+    dropped = set()
+    for word in drop:
+        matches = {word} if word in names else {name for name in names if fnmatchcase(name, word)}
+        if not matches:
+            raise DataError(f"--drop {word}: no run of the data set has such a name")
+        dropped |= matches
+    return dropped
+
+
+def read_runs(found, known, results):
+    """The rows of the runs found, by name, the curves of those that are new or have changed since they were known,
+    and a line for each run that was left out."""
+    rows, curves, left_out = {}, {}, []
+    for name, read in tqdm(list(found), desc="runs", unit=" runs", disable=not sys.stderr.isatty()):
+        try:
+            result, log = read()
+            row = run_row(name, result)
+            if row != known.get(name) or not curve_path(results, name).exists():
+                curves[name] = run_curve(log, row)
+            rows[name] = row
+        except (OSError, LogError) as error:
+            left_out.append(f"{name}: {error}")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            left_out.append(f"{name}: its result is broken ({type(error).__name__}: {error})")
+    return rows, curves, left_out
+
+
+def write_runs(results, rows, curves):
+    """Writes runs.csv with these rows, and the curves of some of them."""
+    runs = pd.DataFrame(rows.values())
+    order = ["env_id", "variant", "seed", "run"]
+    runs = runs.sort_values(order, key=lambda column: column.astype(int) if column.name == "seed" else column)
+    for name, curve in curves.items():
+        path = curve_path(results, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, gzip.compress(curve.encode(), mtime=0))  # with a time in it equal data would differ
+    write(results / "runs.csv", runs.to_csv(index=False).encode())
+
+
 def collect(found, results, drop=(), alone=False):
-    """Adds the runs found to the data set in results, after dropping from it those whose names match a pattern in drop,
+    """Adds the runs found to the data set in results, after dropping from it those that drop tells, by name or pattern,
     and if alone those that are not found. Returns the number of runs in it, and a line for each that was left out. Of a
     run whose row is in the data set already the log is not read again. Without any run nothing is written."""
     try:
         before = {row["run"]: row for row in load_runs(results).to_dict("records")}
     except FileNotFoundError:
         before = {}
-    for pattern in drop:
-        if not any(fnmatchcase(name, pattern) for name in before):
-            raise DataError(f"--drop {pattern}: no run in {results} has such a name")
-    known = {name: row for name, row in before.items() if not any(fnmatchcase(name, pattern) for pattern in drop)}
-    rows, new, left_out = {} if alone else dict(known), {}, []
-    for name, read in tqdm(list(found), desc="runs", unit=" runs", disable=not sys.stderr.isatty()):
-        try:
-            result, log = read()
-            row = run_row(name, result)
-            if row != known.get(name) or not curve_path(results, name).exists():
-                new[name] = run_curve(log, row)
-            rows[name] = row
-        except (OSError, LogError) as error:
-            left_out.append(f"{name}: {error}")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            left_out.append(f"{name}: its result is broken ({type(error).__name__}: {error})")
+    dropped = dropped_names(before, drop)
+    known = {name: row for name, row in before.items() if name not in dropped}
+    rows, curves, left_out = read_runs(found, known, results)
+    if not alone:
+        rows = known | rows
+    gone = sorted(before.keys() - rows.keys()) if rows else []
     if rows:
-        runs = pd.DataFrame(rows.values())
-        order = ["env_id", "variant", "seed", "run"]
-        runs = runs.sort_values(order, key=lambda column: column.astype(int) if column.name == "seed" else column)
-        for name, curve in new.items():
-            path = curve_path(results, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write(path, gzip.compress(curve.encode(), mtime=0))  # with a time in it equal data would differ
-        write(results / "runs.csv", runs.to_csv(index=False).encode())
-        for name in before.keys() - rows.keys():
+        write_runs(results, rows, curves)
+        for name in gone:
             curve_path(results, name).unlink(missing_ok=True)
-    dropped = ", ".join(sorted(before.keys() - rows.keys())) if rows else ""
-    print(f"runs: {len(rows)}, of them new: {len(new)}; left out: {len(left_out)}", file=sys.stderr)
-    print(f"dropped: {dropped}\n" * bool(dropped), end="", file=sys.stderr)
+    print(f"runs: {len(rows)}, of them new: {len(curves)}; left out: {len(left_out)}", file=sys.stderr)
+    if gone:
+        print(f"dropped: {', '.join(gone)}", file=sys.stderr)
     return len(rows), left_out

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "betas"), str(HERE.parent / "tools")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "tools")]
 
-import figures  # noqa: F401 (its fonts)
 import numpy as np
+import style  # noqa: F401 (its fonts)
 import torch
 import tyro
 from matplotlib.figure import Figure
@@ -53,7 +53,7 @@ def names():
 
 def factor(name, ratio, advantages):
     """g / Â, where g is a surrogate's derivative in log π_new; arrays of one shape, log π_old is 0, no Â is 0."""
-    surrogate = (ppo_clip_continuous if name == "clip" else importlib.import_module(name)).surrogate
+    surrogate = (ppo_clip_continuous if name == "clip" else importlib.import_module(f"betas.{name}")).surrogate
     new_logprob = torch.as_tensor(ratio).log().requires_grad_()
     advantages = torch.as_tensor(advantages, dtype=torch.float64)
     objective = surrogate(new_logprob, torch.zeros_like(new_logprob), advantages, CLIP_COEF)
@@ -120,7 +120,8 @@ def design_axis(shown=None, columns=5):
     for place in range(bands * columns):
         upper, lower = axes[place // columns * 2 : place // columns * 2 + 2, place % columns]
         if place >= len(shown):
-            upper.set_axis_off(), lower.set_axis_off()
+            upper.set_axis_off()
+            lower.set_axis_off()
             continue
         image = draw_plane(upper, shown[place])
         draw_factor(lower, shown[place])

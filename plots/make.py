@@ -3,16 +3,18 @@
     python plots/make.py                                      # from runs/
     python plots/make.py --wandb-entity me --wandb-project-name klip-ppo
     python plots/make.py --redraw                             # from plots/results alone
+    python plots/make.py --redraw --page page.html            # the interactive page, too
     python plots/make.py --runs-dir ../other/runs --out plots --no-draw    # add those runs to plots/results
     python plots/make.py --redraw --drop 'knobs/*'            # take runs out of plots/results
 
-The data set goes to plots/results (see collect.py), pictures and tables to plots. Collecting adds: a run replaces the one
-of its name, the others stay, unless --drop names them. Only where `out` is inside the folder of the runs, as it is by
-default for other folders than runs/, the data set belongs to that folder and holds the runs that are there, no more.
+The data set goes to plots/results (see collect.py), pictures to plots, tables to docs/tables.md; for another folder all
+go into that. Collecting adds: a run replaces the one of its name, the others stay, unless --drop names them. Only where
+`out` is inside the folder of the runs, as it is by default for other folders than runs/, the data set belongs to that
+folder and holds the runs that are there, no more.
 
-Runs are compared within a task only if all their arguments agree; of several settings the pictures show the one with the
-most steps, then the most runs, then the fewest departures from the scripts' defaults, and what is left out is named.
-Nothing here trains.
+Runs are compared within a task only if all their arguments agree; of several settings the pictures show the one with
+the most steps, then the most runs, then the fewest departures from the scripts' defaults, and what is left out is
+named. Nothing here trains.
 """
 
 import io
@@ -20,6 +22,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -28,10 +31,15 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "tools")]  # the theory is drawn from the scripts
 
 import collect
+import compare
 import design_axis
 import figures
-import stats
+import page
+import tables
+import theory
 import tyro
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 THEORY = ("theory", "design_axis")  # pictures that show no data
 
@@ -47,6 +55,10 @@ class Args:
     """if toggled, draw from the data set in `out`/results without looking for runs"""
     draw: bool = True
     """if toggled off, bring the data set up to date and draw nothing"""
+    page: Path | None = None
+    """the file for the interactive page; if not given, index.html in `out`, and none for the published data set"""
+    svg: bool = False
+    """if toggled, write each picture as SVG too"""
     drop: tuple[str, ...] = ()
     """the names of runs to take out of the data set, or patterns such as 'knobs/*', before others are collected: a run
     that is still in its folder is collected anew"""
@@ -80,37 +92,61 @@ def update(args, results):
     return collect.collect(collect.from_folders(args.runs_dir), results, args.drop, alone)
 
 
-def save(figure, out, name, data_sha256):
-    """Writes a figure as PNG and SVG, of the same bytes for the same data; without a figure removes what is there."""
-    # The hash tells which data a picture shows: its own bytes depend on how matplotlib was built, too.
-    source = None if name in THEORY else data_sha256
-    for kind, metadata in {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}.items():
-        path = out / f"{name}.{kind}"
-        if figure is None:
-            path.unlink(missing_ok=True)
-            continue
-        data = io.BytesIO()
-        figure.savefig(data, format=kind, metadata={**metadata, "Source": source})
-        collect.write(path, data.getvalue())
+def png(figure, source):
+    """A figure as PNG of 256 colours, stamped with source, if that is given: the same bytes for the same picture."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    image = Image.open(drawn).convert("RGB")
+    image = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    stamp = PngInfo()
+    if source:
+        stamp.add_text("Source", source)
+    data = io.BytesIO()
+    image.save(data, format="png", optimize=True, pnginfo=stamp)
+    return data.getvalue()
+
+
+def svg(figure, source):
+    """The same as SVG."""
+    data = io.BytesIO()
+    figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None, "Source": source})
+    return data.getvalue()
+
+
+def save(figure, path, source, render):
+    """Writes a figure, rendered; without a figure removes what is there."""
+    if figure is None:
+        path.unlink(missing_ok=True)
+    else:
+        collect.write(path, render(figure, source))
 
 
 def pictures(runs, every_run, curves):
-    main, betas = stats.main_runs(runs), stats.betas_runs(runs)
-    # Where clip has more seeds than klip and phi, its mean over all would part theirs.
-    alike = stats.with_seeds_of(main, main[main["variant"].isin(stats.FORMS[1:])])
-    main_curves, alike_curves, betas_curves = (curves[curves["run"].isin(part["run"])] for part in (main, alike, betas))
-    drawn = {}
-    for name in ("overview", "learning_curves"):
-        drawn[name] = getattr(figures, name)(main, main_curves) if len(main) else None
-    for name in ("identity", "partition", "beta"):
-        drawn[name] = getattr(figures, name)(alike, alike_curves) if len(alike) else None
-    drawn |= {"final_returns": figures.final_returns(main), "aggregate": figures.aggregate(main)}
-    drawn["paper_curves"] = figures.paper_curves(main, main_curves)
-    for name in figures.MULTIPLES:
-        drawn[f"betas_{name}"] = figures.small_multiples(betas, betas_curves, name) if len(betas) else None
-    drawn |= {"betas_final_returns": figures.final_returns(betas), "betas_aggregate": figures.aggregate(betas)}
-    drawn |= zip(("knobs", "settings"), (figures.knobs(runs, points) for points in stats.knob_points(runs, every_run)))
-    return drawn | dict(zip(THEORY, (figures.theory_sheet(), design_axis.design_axis())))
+    """Every picture: its name, a function that draws it or returns None if it cannot, and the runs that it shows."""
+    main = compare.main_runs(runs)
+    forms = main[main["variant"].isin(compare.FORMS)]
+    betas = compare.betas_runs(runs)
+    points = compare.knob_points(runs, every_run)
+    of_knobs = points["knob"].isin(compare.KNOBS)
+    settings = compare.settings(runs, every_run)
+    nothing = runs.iloc[:0]
+    yield "overview", partial(figures.overview, main, curves), main
+    yield "learning_curves", partial(figures.learning_curves, main, curves), main
+    yield "identity", partial(figures.identity, forms, curves), forms
+    yield "partition", partial(figures.partition, main, curves), main
+    yield "beta", partial(figures.beta, main, curves), main
+    yield "final_returns", partial(figures.final_returns, main), main
+    yield "aggregate", partial(figures.aggregate, compare.merged(main)), main
+    yield "paper_curves", partial(figures.paper_curves, main, curves), main
+    for which in figures.MULTIPLES:
+        yield f"betas_{which}", partial(figures.small_multiples, betas, curves, which), betas
+    yield "betas_final_returns", partial(figures.final_returns, betas), betas
+    yield "betas_aggregate", partial(figures.aggregate, betas), betas
+    yield "knobs", partial(figures.knobs, runs, points[of_knobs]), points[of_knobs]
+    yield "settings", partial(figures.knobs, runs, points[~of_knobs]), points[~of_knobs]
+    yield "return_over_kl", partial(figures.return_over_kl, settings, curves), settings
+    yield "theory", theory.theory_sheet, nothing
+    yield "design_axis", design_axis.design_axis, nothing
 
 
 def filled(text, sections):
@@ -126,20 +162,56 @@ def filled(text, sections):
 
 
 def documents(out):
-    """The documents that speak of a data set: of the published one README.md and docs/."""
-    return [HERE.parent / "README.md", *sorted((HERE.parent / "docs").glob("*.md"))] if out.resolve() == HERE else []
+    """What the tables and numbers are written into, by path: tables.md, and of the published data set README.md and
+    docs/ too."""
+    if out.resolve() != HERE:
+        return out / "tables.md", []
+    docs = HERE.parent / "docs"
+    tables_md = docs / "tables.md"
+    others = [path for path in sorted(docs.glob("*.md")) if path != tables_md]
+    return tables_md, [HERE.parent / "README.md", *others]
 
 
-def results_page(sections):
-    parts = [
-        f"## {name.replace('_', ' ').capitalize()}\n\n{part}\n"
-        for name, part in sections.items()
-        if part and name != "final_return_untested"
-    ]
-    return "\n".join(["Written by plots/make.py from the data set in results/.\n", *parts])
+def write_documents(out, sections):
+    """Writes tables.md, and fills in the documents that speak of the data set."""
+    tables_md, others = documents(out)
+    collect.write(tables_md, tables.page(sections).encode())
+    for path in others:
+        collect.write(path, filled(path.read_text(encoding="utf-8"), sections).encode())
+    return tables_md
+
+
+def draw(args, out):
+    """Draws every picture and writes every table of the data set in out/results."""
+    rows, curves = collect.load(out / "results")
+    runs, every_run, notes = compare.comparison(rows)
+    for line in notes:
+        print(f"not compared: {line}", file=sys.stderr)
+    names = []
+    for name, drawing, shown in pictures(runs, every_run, curves):
+        figure = drawing()
+        # The hash tells which runs a picture shows: its own bytes depend on how matplotlib was built, too.
+        source = None if name in THEORY else collect.sha256(out / "results", shown["run"])
+        save(figure, out / f"{name}.png", source, png)
+        if args.svg:
+            save(figure, out / f"{name}.svg", source, svg)
+        if figure:
+            names.append(f"{name}.png")
+    page_path = args.page or (None if out.resolve() == HERE else out / "index.html")
+    if page_path:
+        page.write(rows, curves, page_path)
+        print(f"Open {page_path} in a browser: an update, β_t and every run, to play with")
+    tables_md = write_documents(out, tables.sections(runs, every_run, curves))
+    main = compare.merged(compare.main_runs(runs))
+    for task in compare.present(runs["env_id"]):
+        remarks = figures.remarks(main, task, tables.main_variants(main)).split("\n")
+        line = ", ".join([figures.title(runs, task), *filter(None, remarks)])
+        print(f"{line}: {runs['steps'][runs['env_id'] == task].iloc[0]:,} steps")
+    print(f"In {out}: {', '.join(names)}; the tables, beside the paper's: {tables_md}")
 
 
 def main(args):
+    """Does what the arguments say. Ends the program with one line where that cannot be done."""
     out = args.out or (HERE if args.runs_dir == Args.runs_dir else args.runs_dir / "plots")
     try:
         if args.redraw and not (out / "results" / "runs.csv").exists():
@@ -150,28 +222,10 @@ def main(args):
                 print(f"left out: {line}", file=sys.stderr)
             if not count:
                 fail("no complete run there: train first, for example with ./benchmark.sh quick")
-        if not args.draw:
-            return
-        every_run, curves = collect.load(out / "results")
+        if args.draw:
+            draw(args, out)
     except collect.DataError as error:
         fail(str(error))
-    runs, every_run, notes = stats.select(every_run)
-    for line in notes:
-        print(f"not compared: {line}", file=sys.stderr)
-    drawn = pictures(runs, every_run, curves)
-    data_sha256 = collect.sha256(out / "results")
-    for name, figure in drawn.items():
-        save(figure, out, name, data_sha256)
-    sections = stats.sections(runs, every_run, curves)
-    collect.write(out / "results.md", results_page(sections).encode())
-    collect.write(out / "final_return.tex", stats.latex(stats.final_returns(runs)).encode())
-    for path in documents(out):
-        collect.write(path, filled(path.read_text(), sections).encode())
-    for task in stats.in_order(runs["env_id"], stats.TASKS):
-        of_task = runs[runs["env_id"] == task]
-        print(f"{task}: {of_task['steps'].iloc[0]:,} steps, {figures.seeds(of_task, task)}")
-    names = ", ".join(f"{name}.png" for name, figure in drawn.items() if figure)
-    print(f"In {out}: {names}, each as SVG too; results.md has the tables, beside the paper's; final_return.tex")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python plots/random_policy.py
 
-The policy is the scripts' initial one: a standard Gaussian around 0, clipped to the bounds, for Box actions, and uniform
-for Discrete ones. 1000 episodes a task take some minutes.
+The policy is the scripts' initial one: a standard Gaussian around 0, clipped to the bounds, for Box actions, and
+uniform for Discrete ones. 1000 episodes a task take some minutes.
 """
 
 from pathlib import Path
@@ -40,7 +40,7 @@ def random_returns(task, episodes=EPISODES):
 if __name__ == "__main__":
     returns = {task: random_returns(task) for task in pd.read_csv(PAPER, comment="#")["task"]}
     rows = [(task, EPISODES, f"{r.mean():.4g}", f"{r.std():.4g}") for task, r in returns.items()]
-    with (Path(__file__).parent / "random_policy.csv").open("w") as file:
+    with (Path(__file__).parent / "random_policy.csv").open("w", encoding="utf-8") as file:
         file.write(
             "# Return of an untrained policy: a clipped standard Gaussian, uniform if Discrete (random_policy.py).\n"
         )

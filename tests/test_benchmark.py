@@ -45,6 +45,7 @@ if __name__ == "__main__":
     klip.train(args)
 """
 
+LOOP = ROOT / "betas" / "loop.py"
 FEW = ("--tasks", "CartPole-v1", "--variants", "clip")  # what follows overrides it
 
 
@@ -192,6 +193,20 @@ def test_a_script_in_betas_is_a_variant(copy):
     mine, klip = sorted(output.splitlines())
     assert code == 0 and " --num-envs 16 " in mine
     assert mine.replace("betas/mine.py", "ppo_klip_cartpole.py") == klip.replace("ppo_klip_cartpole__0", "mine__0")
+
+
+@pytest.mark.skipif(not LOOP.exists(), reason="betas/ has no loop for discrete actions here")
+def test_a_script_in_betas_trains_discrete_actions(copy):
+    (copy.folder / "betas").mkdir()
+    shutil.copy(LOOP, copy.folder / "betas")
+    shutil.copy(ROOT / "betas" / "spo.py", copy.folder / "betas" / "mine.py")
+    arguments = ("--tasks", "CartPole-v1", "--variants", "mine,klip", "--seeds", "0", "--total-timesteps", "2048")
+    code, output = copy.call(*arguments)
+    assert code == 0 and "2 runs: 2 done" in output, output
+    mine, klip = (copy.results()[f"CartPole-v1__{name}__0"] for name in ("mine", "ppo_klip_cartpole"))
+    assert mine["args"]["num_envs"] == klip["args"]["num_envs"] and mine["params_sha256"] != klip["params_sha256"]
+    (copy.folder / "ppo_klip_cartpole.py").open("a").write("pass\n")
+    assert "2 runs: 2 differs" in copy.call(*arguments, "--status")[1]
 
 
 @pytest.mark.parametrize("blanks", ["\t", "\t\t", " \t "])

@@ -10,8 +10,8 @@ from helpers import ROOT
 
 sys.path[:0] = [str(ROOT / "plots"), str(ROOT / "tools")]
 
+import compare
 import report
-import stats
 
 import ppo_clip_cartpole
 
@@ -54,8 +54,8 @@ def write(base, run, content):
 
 def test_the_plots_take_names_and_order_from_benchmark_sh():
     tasks = ["HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Ant-v4", "Humanoid-v4", "CartPole-v1", "LunarLander-v3"]
-    assert stats.TASKS == report.names("TASKS") == tasks
-    assert stats.VARIANTS == report.names("VARIANTS") == ["clip", "klip", "phi", "kl_fixed", "kl_adaptive"]
+    assert compare.TASKS == report.names("TASKS") == tasks
+    assert compare.MAIN == report.names("VARIANTS") == ["clip", "klip", "phi", "kl_fixed", "kl_adaptive"]
 
 
 def test_a_complete_run_is_done(tmp_path, result):

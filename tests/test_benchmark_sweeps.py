@@ -226,6 +226,28 @@ def test_what_is_collected_is_passed_over_if_asked(copy, undisturbed):
     assert list(copy.results()) == [KLIP]
 
 
+def test_a_version_that_trains_to_the_same_bits_is_the_same(copy, undisturbed):
+    """A run of the script as it was counts, collected or in runs/, once same_training.csv joins the two versions."""
+    collect(copy, undisturbed)
+    script = copy.folder / "ppo_clip_cartpole.py"
+    script.write_text(script.read_text(encoding="utf-8") + "pass\n", encoding="utf-8")
+    program = "import ppo_clip_cartpole as script; print(script.script_sha256(script.Args()))"
+    command = [sys.executable, "-c", program]
+    new = subprocess.run(command, cwd=copy.folder, capture_output=True, text=True, check=True).stdout.strip()
+    old = undisturbed.results()[CLIP]["script_sha256"]
+    arguments = (*PAIR, "--variants", "clip", "--status")
+    assert "1 missing" in copy.call(*arguments, "--skip-collected")[1]
+    joins = copy.folder / "plots" / "results" / "same_training.csv"
+    columns = "script,old_script_sha256,new_script_sha256,num_envs"
+    for num_envs, state in (("1", "missing"), ("any", "collected")):  # the run has four environments
+        joins.write_text(f"{columns}\nppo_clip_cartpole.py,{old},{new},{num_envs}\n")
+        assert f"1 runs: 1 {state}" in copy.call(*arguments, "--skip-collected")[1]
+    shutil.copytree(undisturbed.runs / CLIP, copy.runs / CLIP)
+    assert "1 runs: 1 done" in copy.call(*arguments)[1]
+    joins.unlink()
+    assert "1 runs: 1 differs" in copy.call(*arguments)[1]
+
+
 @pytest.mark.parametrize("changes", [{"seed": "1"}, {"env_id": "CartPole-v1"}, {"script_sha256": "0"}, {"run": "x"}])
 def test_what_is_collected_otherwise_is_missing(copy, undisturbed, changes):
     collect(copy, undisturbed, **changes)

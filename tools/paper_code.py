@@ -19,15 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-import ppo_kl_scalar_continuous  # before torch, which reads the number of threads that it sets
-
-# isort: split
 import numpy as np
 import pandas as pd
 import torch
 import tyro
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+import ppo_kl_scalar_continuous
 
 VARIANTS = {"clip": "clip", "kl_per_sample": "klip", "kl_fixed": "kl_fixed", "kl_adaptive": "kl_adaptive"}
 RUNS = pd.read_csv(ROOT / "plots" / "results" / "runs.csv")
@@ -115,7 +114,7 @@ def compare(path, iterations, seed, calls):
     family = args["exp_name"].rsplit("_", 1)[1]
     script = importlib.import_module(f"ppo_{'kl_scalar' if 'beta' in args else variant}_{family}")
     args = SimpleNamespace(**args)
-    adam = (*([torch.zeros_like(p) for p in as_ours(script, model).parameters()] for _ in range(2)), tensor(0.0))
+    adam = script.Adam(list(as_ours(script, model).parameters()))
     obs_stats, return_stats = running_stats(model.policy_trunk[0].in_features), running_stats(())
     discounted = np.zeros(args.num_envs)
     beta, num_iterations = tensor(getattr(args, "beta", 0.0)), args.total_timesteps // (args.num_envs * args.num_steps)
@@ -129,7 +128,9 @@ def compare(path, iterations, seed, calls):
         agent, shape = as_ours(script, model), (args.num_steps, args.num_envs)
         if family == "continuous":
             for (obs,), kwargs, normalised in calls["normalize_obs"]:
-                saw("observations", distance(obs_stats.normalise(obs, frozen=not kwargs["update"]), normalised))
+                if kwargs["update"]:
+                    obs_stats.update(obs)
+                saw("observations", distance(obs_stats.normalise(obs), normalised))
         rewards = np.stack([rewards for (rewards,), _, _ in calls["normalize_reward"]])
         ends = [[kwargs[name] for _, kwargs, _ in calls["normalize_reward"]] for name in ("terminated", "truncated")]
         terminations, truncations = np.array(ends)
@@ -149,22 +150,27 @@ def compare(path, iterations, seed, calls):
         trainer._train_on_rollout(rollout, iteration=iteration)
         with torch.no_grad():
             logprobs, _, old_values = agent(rollout.obs, rollout.actions)
-            old_policy = [x.clone() for x in script.distribution(agent, rollout.obs)] if beta else []
-        batch = (rollout.obs, rollout.actions, logprobs, rollout.advantages, rollout.returns, old_values, *old_policy)
+            old_policy = []
+            if beta and family == "continuous":
+                old_mean = agent.actor_mean(rollout.obs)
+                old_policy = [old_mean, agent.actor_logstd.expand_as(old_mean).clone()]
+            elif beta:
+                old_policy = [agent.actor(rollout.obs).log_softmax(-1)]
+        targets = (rollout.advantages, rollout.returns, old_values)
+        batch = script.Batch(rollout.obs, rollout.actions, logprobs, *targets, *old_policy)
         learning_rate = tensor(args.learning_rate * (1 - (iteration - 1) / num_iterations))
+        scalars = (tensor(args.clip_coef), *([beta] if old_policy else []))
         for _ in range(args.update_epochs):
             order = torch.randperm(len(rollout), generator=order_rng)
-            for minibatch in zip(*(x[order].chunk(args.num_minibatches) for x in batch), strict=True):
-                scalars = (tensor(args.clip_coef), *([beta] if old_policy else []))
-                script.update(args, agent, adam, learning_rate, *scalars, minibatch)
+            for rows in order.chunk(args.num_minibatches):
+                script.update(args, script.surrogate, agent, adam, learning_rate, *scalars, batch.select(rows))
         saw("parameters", distance(flat(agent), flat(as_ours(script, model))))
         saw("moved", distance(flat(agent), start))
         if getattr(args, "adaptive_beta", False):
             with torch.no_grad():
                 new_logprobs, _, _ = agent(rollout.obs, rollout.actions)
-                new_policy = script.distribution(agent, rollout.obs)
-                kl = script.kl_penalty(args.kl_penalty, new_logprobs, logprobs, new_policy, old_policy).mean().item()
-            beta = tensor(script.adapted(beta.item(), kl, args.kl_target))
+                kl = script.kl_estimate(args.kl_penalty, agent, new_logprobs, batch).mean().item()
+            beta = tensor(script.adapted_beta(beta.item(), kl, args.kl_target))
             saw("beta", distance(beta, strategy.beta))
         if scheduler:
             scheduler.step()

@@ -1,0 +1,96 @@
+"""The statistics: plain arrays in, numbers out.
+
+One analysis was fixed before the data: the probability of improvement over clip, with all seeds and each task of the
+same weight, and its 95 % stratified bootstrap interval (Agarwal et al. 2021, arXiv 2108.13264). Beside it stand means
+with Welch's test, corrected by Holm over the tests of a table.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import bootstrap, ttest_ind, ttest_ind_from_stats
+
+LEVEL = 0.05
+
+
+def mean_score(*tasks, axis=-1):
+    """The mean over tasks of the mean over the seeds along axis."""
+    return np.mean([task.mean(axis) for task in tasks], axis=0)
+
+
+def improvement(*tasks, axis=-1):
+    """The chance that a run of one variant returns more than one of the other, a tie counting half, averaged over
+    tasks.
+
+    The first half of tasks holds the returns of the one variant, an array a task with the seeds along the last axis,
+    the second half those of the other on the same tasks.
+    """
+    half = len(tasks) // 2
+    chances = []
+    for ours, theirs in zip(tasks[:half], tasks[half:], strict=True):
+        signs = np.sign(ours[..., :, None] - theirs[..., None, :])
+        chances.append((signs / 2 + 0.5).mean((-2, -1)))
+    return np.mean(chances, axis=0)
+
+
+def interval(statistic, samples, resamples=5000):
+    """A statistic of some samples and both ends of its 95 % bootstrap interval, stratified: each sample is drawn
+    anew by itself. The ends are NaN where a sample has one seed alone."""
+    value = float(statistic(*samples))
+    if min(len(sample) for sample in samples) < 2:
+        return value, np.nan, np.nan
+    options = {"vectorized": True, "method": "percentile", "n_resamples": resamples, "batch": 1000}
+    ends = bootstrap(samples, statistic, rng=np.random.default_rng(0), **options).confidence_interval
+    return value, float(ends.low), float(ends.high)
+
+
+def welch(first, second):
+    """The p value of Welch's test that two samples have one mean; NaN if either has fewer than two values."""
+    if min(len(first), len(second)) < 2:
+        return np.nan
+    return float(ttest_ind(first, second, equal_var=False).pvalue)
+
+
+def welch_published(sample, mean, std, n=5):
+    """The same between a sample and a published one, of which mean, standard deviation (divisor n) and n are known."""
+    if len(sample) < 2:
+        return np.nan
+    published = (mean, std * np.sqrt(n / (n - 1)), n)
+    test = ttest_ind_from_stats(np.mean(sample), np.std(sample, ddof=1), len(sample), *published, equal_var=False)
+    return float(test.pvalue)
+
+
+def holm(p_values):
+    """p values after Holm's correction for their number (Holm 1979); NaN stands for a test that could not be made."""
+    p_values = np.asarray(p_values, float)
+    order = np.argsort(p_values)[: np.isfinite(p_values).sum()]  # NaN comes last
+    factors = np.arange(len(order), 0, -1)
+    adjusted = np.full(p_values.shape, np.nan)
+    adjusted[order] = np.maximum.accumulate(factors * p_values[order]).clip(max=1)
+    return adjusted
+
+
+class Aggregate(NamedTuple):
+    """What is said of a variant over all tasks that have anchors; each estimate is a value and both ends of an
+    interval."""
+
+    tasks: list
+    score: tuple
+    improvement: (
+        tuple | None
+    )  # over clip, on the tasks that both have; None for clip itself and where there is no interval
+
+
+def aggregates(scores, clip):
+    """{variant: Aggregate} from {variant: {task: scores (seeds,)}}, clip being the variant to compare with."""
+    found = {}
+    for variant, of_tasks in scores.items():
+        common = [task for task in of_tasks if task in scores.get(clip, {})]
+        improved = None
+        if variant != clip and common:
+            samples = [scores[name][task] for name in (variant, clip) for task in common]
+            improved = interval(improvement, samples)
+            if np.isnan(improved[1]):  # a single seed says nothing
+                improved = None
+        found[variant] = Aggregate(list(of_tasks), interval(mean_score, [*of_tasks.values()]), improved)
+    return found

@@ -1,0 +1,438 @@
+"""The interactive page: one HTML file with everything in it, opened by a double click, without a network.
+
+It shows one recorded update (updates.npz, by tools/record_update.py), β_t of every method, and the runs of a data set.
+page.html is its text and its controls, page.js moves what is prepared here: no value of a surrogate is computed there.
+"""
+
+import base64
+import importlib
+import json
+import re
+import shlex
+import sys
+from dataclasses import asdict
+from functools import cache, partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import collect
+import figures
+import matplotlib.colors
+import numpy as np
+import pandas as pd
+import plotly.colors
+import plotly.offline
+import report
+import torch
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
+
+import ppo_clip_continuous
+import ppo_kl_scalar_continuous
+import ppo_klip_continuous
+import ppo_phi_continuous
+
+VARIANTS = report.names("VARIANTS")
+TASKS = report.names("TASKS")
+EPSILONS = np.round(np.arange(0.05, 0.501, 0.05), 2)
+# Centres of cells, so that no edge 1 ± ε and no zero is in the middle of one.
+PLANE_RATIOS = np.arange(136) * 0.025 + 0.0125
+PLANE_ADVANTAGES = np.arange(40) * 0.1 - 1.95
+LINE_RATIOS = np.arange(340) * 0.01 + 0.005
+LARGEST_BETA = 3.0  # of the colours
+POINTS = 120  # of a learning curve
+QUANTITIES = {
+    "episodic_return": "episodic return",
+    "kill": "share silenced by the clip (I_kill)",
+    "pass": "share outside, let through (I_pass)",
+}
+SMALLEST_INT16 = -(2**15)  # stands for NaN
+
+
+# --- Numbers as text
+
+
+def pack(values):
+    """An array as 16-bit integers in base64, with the factor that they are to be multiplied by; NaN is allowed."""
+    values = np.asarray(values, float)
+    finite = np.isfinite(values)
+    largest = np.abs(values[finite]).max(initial=0.0)
+    scale = largest / 32767 or 1.0
+    integers = np.full(values.shape, SMALLEST_INT16)
+    integers[finite] = np.round(values[finite] / scale)
+    return {"scale": scale, "data": base64.b64encode(integers.astype("<i2").tobytes()).decode()}
+
+
+def in_order(names, order):
+    """Distinct names, known ones in their order first, the others by the alphabet."""
+    return sorted(set(names), key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
+# --- One update
+
+
+def partition(ratio, advantages, clip_coef):
+    """0 where a sample is in I_in, 1 in I_kill, 2 in I_pass: I_kill is where klip's surrogate has a β_t."""
+    beta = gradient(klip, ratio, advantages, clip_coef) - ratio * advantages
+    killed = np.abs(beta) > 1e-9  # the difference of two floats
+    outside = (np.abs(ratio - 1) > clip_coef) & (advantages != 0)
+    return np.where(killed, 1, np.where(outside, 2, 0))
+
+
+def sample_to_follow(advantages, clip_ratio, free_ratio, clip_coef):
+    """The number of a sample that tells the story: better than expected, silenced by the clip at the end of the update,
+    and in the same set without a trust region. Of those it is the one that goes there as far as the median."""
+    silenced = partition(clip_ratio, advantages, clip_coef) == 1
+    gone = partition(free_ratio, advantages, clip_coef) == 1
+    examples = np.flatnonzero((advantages > 1) & silenced & gone)
+    if len(examples) == 0:
+        return 0
+    farther = examples[np.argsort(free_ratio[examples])]
+    return int(farther[len(farther) // 2])
+
+
+def recorded_update(path):
+    """The recording as what the page draws: for each method and epoch the samples' log w, sets and shares."""
+    record = np.load(path)
+    clip_coef = float(record["clip_coef"])
+    advantages = record["advantages"].astype(float)
+    methods = {}
+    for key in record.files:
+        if not key.startswith("log_ratio_"):
+            continue
+        epochs = []
+        for log_ratio in record[key].astype(float):
+            ratio = np.exp(log_ratio)
+            sets = partition(ratio, advantages, clip_coef)
+            epochs.append(
+                {
+                    "log_ratio": pack(log_ratio),
+                    "sets": base64.b64encode(sets.astype(np.uint8).tobytes()).decode(),
+                    "shares": np.bincount(sets, minlength=3) / len(sets),
+                    "kl": (ratio - 1 - log_ratio).mean(),
+                }
+            )
+        methods[key.removeprefix("log_ratio_")] = epochs
+    names = ("env_id", "seed", "iteration")
+    return {
+        **{name: record[name].item() for name in names},
+        "clip_coef": clip_coef,
+        # Wide enough for twice the way of clip's samples; what runs away is shown at the edge.
+        "half_width": 2 * float(np.quantile(np.abs(record["log_ratio_clip"]), 0.999)),
+        "follow": sample_to_follow(
+            advantages, np.exp(record["log_ratio_clip"][-1]), np.exp(record["log_ratio_none"][-1]), clip_coef
+        ),
+        "advantages": pack(advantages),
+        "methods": methods,
+    }
+
+
+# --- The coefficient
+
+
+def klip(new_logprob, old_logprob, advantages, clip_coef):
+    return ppo_klip_continuous.surrogate(new_logprob, old_logprob, advantages, clip_coef)
+
+
+def kl_scalar(new_logprob, old_logprob, advantages, clip_coef, estimator):
+    """kl_scalar's surrogate at its default β, with an estimator of the KL that is a function of w alone."""
+    batch = SimpleNamespace(logprobs=old_logprob)  # what the sampled estimators read of a Batch
+    kl = ppo_kl_scalar_continuous.kl_estimate(estimator, None, new_logprob, batch)
+    beta = ppo_kl_scalar_continuous.Args().beta
+    return ppo_kl_scalar_continuous.surrogate(new_logprob, old_logprob, advantages, beta, kl)
+
+
+def gradient(surrogate, ratio, advantages, clip_coef):
+    """The derivative of a surrogate in log π_new; ratio and advantages are arrays of one shape, log π_old is 0."""
+    new_logprob = torch.tensor(ratio, dtype=torch.float64).log().requires_grad_()
+    advantages = torch.tensor(advantages, dtype=torch.float64)
+    objective = surrogate(new_logprob, torch.zeros_like(new_logprob), advantages, clip_coef)
+    (derivative,) = torch.autograd.grad(objective.sum(), new_logprob)
+    return derivative.numpy()
+
+
+def surrogates(folder=ROOT / "betas"):
+    """{name: (surrogate, text)} of the scripts and of every file in betas/, and a line for each file that fails."""
+    scripts = {"clip": ppo_clip_continuous, "klip": ppo_klip_continuous, "phi": ppo_phi_continuous}
+    found = {name: (script.surrogate, script.__doc__) for name, script in scripts.items()}
+    for estimator in ("sample", "k3"):
+        surrogate = partial(kl_scalar, estimator=estimator)
+        found[f"kl_scalar --kl-penalty {estimator}"] = (surrogate, ppo_kl_scalar_continuous.__doc__)
+    failures = []
+    for path in sorted(folder.glob("*.py")):
+        if path.name == "loop.py":
+            continue
+        try:
+            module = importlib.import_module(f"betas.{path.stem}")
+            found[path.stem] = (module.surrogate, module.__doc__ or "")
+        except Exception as error:  # the file may be the user's, and unfinished
+            failures.append(f"betas/{path.name}: {type(error).__name__}: {error}")
+    return found, failures
+
+
+def coefficient(surrogate):
+    """For each ε the plane of β_t, and the gradient over Â for both signs of Â. Values are stored once, by number."""
+    ratio, advantages = np.meshgrid(PLANE_RATIOS, PLANE_ADVANTAGES)
+    planes = []
+    lines = []
+    for epsilon in EPSILONS:
+        clip_coef = torch.tensor(epsilon, dtype=torch.float64)
+        beta = gradient(surrogate, ratio, advantages, clip_coef) - ratio * advantages
+        beta[np.abs(beta) < 1e-9] = 0.0  # the difference of two floats
+        signs = np.repeat([1.0, -1.0], len(LINE_RATIOS))
+        factor = gradient(surrogate, np.tile(LINE_RATIOS, 2), signs, clip_coef) / signs
+        planes.append(pack(beta))
+        lines.append(pack(factor))
+    return planes, lines
+
+
+def coefficients(found, failures):
+    """β_t of what surrogates found. Arrays of many are equal (clip, klip and phi; none has no ε): each is kept once."""
+    arrays = {}
+
+    def number(packed):
+        return arrays.setdefault(json.dumps(packed), len(arrays))
+
+    methods = {}
+    for name, (surrogate, text) in found.items():
+        try:
+            planes, lines = coefficient(surrogate)
+        except Exception as error:  # the surrogate may be the user's
+            failures.append(f"{name}: {type(error).__name__}: {error}")
+            continue
+        methods[name] = {
+            "text": text.strip(),
+            "planes": [number(plane) for plane in planes],
+            "lines": [number(line) for line in lines],
+        }
+    for line in failures:
+        print(f"not on the page: {line}", file=sys.stderr)
+    return {
+        "epsilons": EPSILONS,
+        "plane_ratios": PLANE_RATIOS,
+        "plane_advantages": PLANE_ADVANTAGES,
+        "line_ratios": LINE_RATIOS,
+        "largest": LARGEST_BETA,
+        "methods": methods,
+        "arrays": [json.loads(text) for text in arrays],
+        "failures": failures,
+    }
+
+
+# --- Runs
+
+
+@cache
+def script_and_defaults(exp_name, variant):
+    """The script that trains a variant and its default arguments, or None if there is no such script here."""
+    family = exp_name.rpartition("_")[2]
+    if family in ("continuous", "cartpole"):
+        form = "kl_scalar" if variant.startswith("kl_") else variant
+        script = f"ppo_{form}_{family}.py"
+    else:
+        script = f"betas/{variant}.py"
+    if not (ROOT / script).is_file():
+        return None
+    try:
+        module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+        return script, asdict(module.Args())
+    except Exception as error:  # the file may be the user's, and unfinished
+        print(f"no command for runs of {script}: {type(error).__name__}: {error}", file=sys.stderr)
+        return None
+
+
+def command(row):
+    """The command that trains a run again, or an empty text if its script is not here."""
+    arguments = json.loads(row["args"])
+    found = script_and_defaults(arguments["exp_name"], row["variant"])
+    if found is None:
+        return ""
+    script, defaults = found
+    words = ["python", script, "--env-id", row["env_id"], "--seed", row["seed"]]
+    for name, value in arguments.items():
+        if name not in defaults or defaults[name] == value:
+            continue
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", str(value)]
+    return shlex.join(words)
+
+
+def smooth(values, planned):
+    """A rolling mean over a fiftieth of a run, as in the pictures. Iterations in which no episode ended are bridged."""
+    return values.interpolate().rolling(max(1, planned // 50), min_periods=1).mean()
+
+
+def thinned(curve, planned):
+    """Every n-th row of a curve, at most 2 POINTS of them, with the last one of a complete run."""
+    step = max(1, planned // POINTS)
+    return curve.iloc[(planned - 1) % step :: step]
+
+
+def curve_table(curve, row):
+    """What the page draws of a run: global_step and the quantities, smoothed and thinned."""
+    arguments = json.loads(row["args"])
+    planned = arguments["total_timesteps"] // (arguments["num_envs"] * arguments["num_steps"])
+    curve = curve.set_index("global_step")[list(QUANTITIES)].astype(float)
+    curve = curve.replace([np.inf, -np.inf], np.nan)
+    return thinned(smooth(curve, planned), planned)
+
+
+def setting(row):
+    """The arguments of a run as text, without its name: runs that agree in it have one mean."""
+    arguments = json.loads(row["args"])
+    del arguments["exp_name"]
+    return json.dumps(arguments, sort_keys=True)
+
+
+def same_runs(rows):
+    """The rows of runs, in order of their variants, in lists of those that are one line: clip, klip and phi, if they
+    ended with the same parameters on one task from one seed."""
+    rank = {variant: number for number, variant in enumerate(in_order([row["variant"] for row in rows], VARIANTS))}
+    together = {}
+    for row in sorted(rows, key=lambda row: rank[row["variant"]]):
+        is_form = row["variant"] in report.FORMS and row["params_sha256"]
+        result = row["params_sha256"] if is_form else row["run"]
+        together.setdefault((row["env_id"], folder(row), row["seed"], result), []).append(row)
+    return list(together.values())
+
+
+def folder(row):
+    """The folder of a run below that of its sweep, such as knobs/beta=3."""
+    return row["run"].rpartition("/")[0]
+
+
+def finite(text):
+    """A number of runs.csv, or None where there is none or it is infinite."""
+    number = float(text or "nan")
+    return number if np.isfinite(number) else None
+
+
+def line_of(rows, table):
+    """A line of the page: the runs that it stands for, and their curve."""
+    first = rows[0]
+    return {
+        "task": first["env_id"],
+        "folder": folder(first),
+        "method": first["variant"],
+        "name": " = ".join(dict.fromkeys(row["variant"] for row in rows)),
+        "seed": int(first["seed"]),
+        "runs": [row["run"] for row in rows],
+        "commands": [command(row) for row in rows],
+        "final_return": finite(first["final_return"]),
+        "diverged_at": int(first["diverged_at"]) if first["diverged_at"] else None,
+        "steps": json.loads(first["args"])["total_timesteps"],
+        "params_sha256": first["params_sha256"],
+        "versions": first["versions"],
+        **drawn(table),
+    }
+
+
+def drawn(table):
+    """A curve's steps, which are evenly spaced, and its values, packed."""
+    steps = table.index
+    first = int(steps[0]) if len(steps) else 0
+    spacing = int(steps[1] - steps[0]) if len(steps) > 1 else 1
+    return {"x0": first, "dx": spacing, **{name: pack(table[name]) for name in QUANTITIES}}
+
+
+def learning_curves(runs, curves):
+    """The lines of all runs, and of each method with several seeds the mean over them."""
+    of_run = dict(list(curves.groupby("run", observed=True)))
+    lines = []
+    alike = {}
+    for rows in same_runs(runs.to_dict("records")):
+        first = rows[0]
+        table = curve_table(of_run[first["run"]], first) if first["run"] in of_run else pd.DataFrame(columns=QUANTITIES)
+        lines.append(line_of(rows, table))
+        alike.setdefault((first["env_id"], folder(first), first["variant"], setting(first)), []).append(table)
+    means = []
+    for (task, of_folder, method, _), tables in alike.items():
+        if len(tables) > 1:
+            mean = pd.concat(tables).groupby(level=0).mean()
+            means.append({"task": task, "folder": of_folder, "method": method, "seeds": len(tables), **drawn(mean)})
+    return lines, means
+
+
+def paper():
+    """The paper's curves and final returns, by task and variant."""
+    table = pd.read_csv(HERE / "paper_table.csv", comment="#", index_col="task")
+    published = pd.read_csv(HERE / "paper_curves.csv", comment="#")
+    found = {}
+    for (task, variant), curve in published.groupby(["task", "variant"]):
+        found.setdefault(task, {})[variant] = {
+            "x": curve["global_step"].to_numpy(),
+            "episodic_return": pack(curve["episodic_return"]),
+        }
+    for task, row in table.iterrows():
+        for variant in VARIANTS:
+            if f"{variant}_mean" not in table:
+                continue
+            entry = found.setdefault(task, {}).setdefault(variant, {})
+            entry |= {"mean": row[f"{variant}_mean"], "std": row[f"{variant}_std"], "steps": row["steps"]}
+    return found
+
+
+# --- The page
+
+
+def on_dark(color):
+    """A colour for a dark ground: black and dark greys become as light as they were dark."""
+    channels = matplotlib.colors.to_rgb(color)
+    return color if max(channels) > 0.5 else matplotlib.colors.to_hex([1 - channel for channel in channels])
+
+
+def looks(variants):
+    """Colour and dashes of each variant, as in the pictures."""
+    dashes = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
+    found = {}
+    for variant in variants:
+        look = figures.style(variant)
+        found[variant] = {
+            "color": look["color"],
+            "color_on_dark": on_dark(look["color"]),
+            "dash": dashes.get(look.get("linestyle", "-"), "dash"),
+        }
+    return found
+
+
+def as_json(value):
+    """For json.dumps: arrays as lists, numbers of numpy as those of Python."""
+    if isinstance(value, np.ndarray):
+        return [round(number, 6) for number in value.tolist()]
+    return value.item()
+
+
+def page(runs, curves):
+    """The page as text, of runs and curves as collect.load returns them."""
+    lines, means = learning_curves(runs, curves)
+    data = {
+        "update": recorded_update(HERE / "updates.npz"),
+        "coefficients": coefficients(*surrogates()),
+        "quantities": QUANTITIES,
+        "tasks": in_order([*TASKS, *runs["env_id"]], TASKS),
+        "methods": in_order([*VARIANTS, *runs["variant"]], VARIANTS),
+        "main": VARIANTS,
+        "looks": looks([*VARIANTS, *runs["variant"], "none", "spo", "rollback"]),
+        "colors": plotly.colors.diverging.PuOr,
+        "lines": lines,
+        "means": means,
+        "paper": paper(),
+    }
+    parts = {
+        "library": plotly.offline.get_plotlyjs(),
+        # A "</script>" in a text, such as a run's name, would end the element.
+        "data": json.dumps(data, default=as_json, separators=(",", ":"), allow_nan=False).replace("</", "<\\/"),
+        "script": (HERE / "page.js").read_text(),
+    }
+    return re.sub("@(library|data|script)@", lambda match: parts[match[1]], (HERE / "page.html").read_text())
+
+
+def write(runs, curves, path):
+    """Writes the page; the folder is made if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    collect.write(path, page(runs, curves).encode())

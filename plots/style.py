@@ -1,0 +1,89 @@
+"""What the pictures have in common: fonts, the look of each variant, legends and captions."""
+
+import textwrap
+import zlib
+
+import compare
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+WIDTH = 7.2  # inches; at 900 pixels a letter of 10 points is then 17 pixels high
+matplotlib.rcParams.update(
+    {
+        "font.size": 10,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "legend.fontsize": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": "0.9",
+        "legend.frameon": False,
+        "legend.handlelength": 3.2,
+        "lines.markersize": 4.5,
+        "savefig.dpi": 150,
+        "svg.hashsalt": "klip-ppo",  # the ids in an SVG are random without it
+    }
+)
+# Colours of Okabe & Ito (2008). clip, klip and phi coincide: dashes and rings on a wide line show all three.
+STYLES = {
+    "clip": {"color": "#56B4E9", "linewidth": 4},
+    "klip": {"color": "black", "linewidth": 1.5, "linestyle": (0, (5, 3))},
+    "phi": {"color": "#D55E00", "linewidth": 1.2, "linestyle": ":", "marker": "o", "markerfacecolor": "white"},
+    "kl_fixed": {"color": "#009E73", "linewidth": 1.6, "linestyle": "-.", "marker": "s"},
+    "kl_adaptive": {"color": "#CC79A7", "linewidth": 1.6, "marker": "^"},
+}
+# The published coefficients, and any other variant, share these eight.
+OTHERS = [
+    {"color": "#0072B2", "linewidth": 1.6, "linestyle": "-", "marker": "D"},
+    {"color": "#E69F00", "linewidth": 1.6, "linestyle": "-", "marker": "v"},
+    {"color": "#D55E00", "linewidth": 1.6, "linestyle": "-", "marker": "P"},
+    {"color": "#555555", "linewidth": 1.6, "linestyle": "-", "marker": "p"},
+    {"color": "#0072B2", "linewidth": 1.6, "linestyle": "--", "marker": "*"},
+    {"color": "#E69F00", "linewidth": 1.6, "linestyle": "--", "marker": "<"},
+    {"color": "#D55E00", "linewidth": 1.6, "linestyle": "--", "marker": ">"},
+    {"color": "#555555", "linewidth": 1.6, "linestyle": "--", "marker": "h"},
+]
+
+
+def style(variant):
+    """The look of a variant, the same wherever it is drawn; merged forms have that of clip."""
+    name = compare.first_name(variant)
+    if name in STYLES:
+        return {"zorder": 3, **STYLES[name]}
+    known = name in compare.PUBLISHED
+    place = compare.PUBLISHED.index(name) if known else zlib.crc32(name.encode())
+    return {"zorder": 3, **OTHERS[place % len(OTHERS)]}
+
+
+def handles(variants):
+    """Entries of a legend, one a variant."""
+    return [Line2D([], [], label=variant, **style(variant)) for variant in variants]
+
+
+def panels(rows, columns, height, **options):
+    """A figure, and its panels as an array (rows, columns), each so many inches high."""
+    figure = Figure((WIDTH, height * rows + 0.9), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def panel_each(names, height, columns=3):
+    """A figure with a panel for each name, the panels by name, and those that are left over, blank."""
+    columns = min(len(names), columns)
+    figure, axes = panels(-(-len(names) // columns), columns, height if columns > 1 else 3)
+    for ax in axes.flat[len(names) :]:
+        ax.set_axis_off()
+    return figure, dict(zip(names, axes.flat, strict=False)), list(axes.flat[len(names) :])
+
+
+def finish(figure, caption, entries=(), blank=()):
+    """Adds the legend with these entries, in a blank panel if there is one, else above; and the caption."""
+    entries = list(entries)
+    if entries and blank:
+        blank[0].legend(handles=entries, loc="center", ncols=1 + len(entries) // 10, columnspacing=1.2)
+    elif entries:
+        figure.legend(handles=entries, loc="outside upper center", ncols=min(len(entries), 5), columnspacing=1.2)
+    width = int(figure.get_figwidth() * 15)
+    figure.supxlabel(textwrap.fill(caption, width), fontsize=9, x=0.01, ha="left", color="0.25")
+    return figure

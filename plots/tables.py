@@ -1,0 +1,496 @@
+"""The tables and numbers, as Markdown.
+
+`sections` has all of them by name. A document holds them between `<!-- results: NAME -->` and `<!-- end -->`, and
+docs/tables.md holds every table below the sentence that says how to read it.
+"""
+
+import compare
+import estimates
+import numpy as np
+
+TEST = "Welch's test"
+DASH = "—"  # no run, or nothing to compare with
+
+# Heading of each table in docs/tables.md, and how to read it.
+HOW_TO_READ = {
+    "final_return": (
+        "Final returns beside the paper's",
+        "Final return (the training episodes' mean return of an iteration, averaged over the iterations of the last "
+        "10 % of steps): mean ± standard deviation with divisor n, and in brackets the seeds; below it the paper's, "
+        "and p of Welch's test between both means after Holm's correction for all tests of the table.",
+    ),
+    "short_return": (
+        "Final returns, a row a task",
+        "The same means and standard deviations in short, the paper's beside ours.",
+    ),
+    "scalar_tests": (
+        "Scalar penalties beside the clip",
+        "p of Welch's test between the mean final returns of a scalar penalty and of the clip, after Holm's "
+        "correction for all tests of the table; `differs` means that it is below 0.05.",
+    ),
+    "aggregate": (
+        "All tasks together",
+        "Score, averaged over seeds and tasks: 0 is a random policy, 1 the paper's PPO-Clip; and the probability that "
+        "a run returns more than one of the clip, averaged over tasks, where an interval that holds 0.5 decides "
+        "nothing. In brackets 95 % stratified bootstrap intervals; a run that diverged scores 0.",
+    ),
+    "scalar_region": (
+        "How far an iteration moves the policy",
+        "Approximate KL in an iteration's last epoch (nats) and share of the samples outside the band [1−ε, 1+ε]: "
+        "medians over the iterations of all seeds.",
+    ),
+    "kill_peak": (
+        "Largest share that the clip silences",
+        "The largest share of I_kill in an iteration of the clip, of the mean over the five seeds of the protocol, "
+        "beside the largest in the data of the paper's site.",
+    ),
+    "breakout": (
+        "HalfCheetah-v4: seeds that break out",
+        f"How many seeds end above {compare.BREAKOUT:,}, which lies in the gap between the two kinds of runs.",
+    ),
+    "peer": (
+        "Beside Stable-Baselines3",
+        "Final returns here and of Stable-Baselines3's PPO with the same two objectives (tools/peer.py), and p of "
+        "Welch's tests after Holm's correction for all tests of the table.",
+    ),
+    "knobs": (
+        "Final return over each knob",
+        "Mean ± standard deviation, and in brackets the seeds, of runs in which this argument alone differs from the "
+        "default; of the default those with the same seeds.",
+    ),
+    "knobs_region": (
+        "How far the policy moves over each knob",
+        "Median KL of an iteration and share outside the band of the same runs, whose band is that of their own ε.",
+    ),
+    "settings": (
+        "Final return over other arguments",
+        "The same for arguments that `./benchmark.sh knobs` does not sweep.",
+    ),
+    "betas": (
+        "Other coefficients",
+        "Final return with the files of betas/: mean ± standard deviation with divisor n, and in brackets the seeds.",
+    ),
+    "betas_tests": (
+        "Other coefficients beside the clip",
+        "p of Welch's test between the mean final returns of a coefficient and of the clip, after Holm's correction "
+        "for all tests of the table; `differs` means that it is below 0.05.",
+    ),
+    "betas_aggregate": (
+        "Other coefficients, all tasks together",
+        "As the aggregate above, over the tasks that a coefficient was trained on.",
+    ),
+    "betas_region": (
+        "How far the other coefficients let the policy move",
+        "Median KL of an iteration and share outside the band, as above.",
+    ),
+    "return_over_kl": (
+        "Final return over KL, every setting",
+        "Final return, and after @ the median KL of an iteration, of each variant and of each value of an argument of "
+        "its surrogate.",
+    ),
+    "cost": (
+        "Cost",
+        "Core-hours of all runs, of one thread each, and the median rate of those that are compared, start included.",
+    ),
+}
+
+
+def number(value, digits=0):
+    """A number as text, rounded twice so that a last bit that differs between processors does not show."""
+    return f"{round(float(value), 9):,.{digits}f}"
+
+
+def markdown(rows, labels=1):
+    """Rows of text as a Markdown table, the first `labels` columns flush left; empty if there is a head alone."""
+    if len(rows) < 2:
+        return ""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * labels + "---:|" * (len(rows[0]) - labels))
+    return "\n".join(lines)
+
+
+def crossed(runs, row_names, column, entry, heads=None):
+    """The table of what entry says of the runs of each cell, in rows by row_names and columns by column: names of
+    columns of runs, all ordered categoricals."""
+    if runs.empty:
+        return ""
+    columns = compare.present(runs[column])
+    rows = [[*(heads or row_names), *columns]]
+    for names, of_row in runs.groupby(row_names, observed=True):
+        cells = dict(list(of_row.groupby(column, observed=True)))
+        rows.append([*names, *(entry(cells[name]) if name in cells else DASH for name in columns)])
+    return markdown(rows, len(row_names))
+
+
+# What is said of the runs in a cell
+
+
+def mean_and_std(runs):
+    """Mean ± standard deviation (divisor n) of the final returns of the runs that finished, and in brackets how many
+    those are, and what became of the others."""
+    if runs.empty:
+        return DASH
+    returns = runs["final_return"].dropna()
+    diverged = int(runs["diverged"].sum())
+    endless = len(runs) - len(returns) - diverged
+    others = [f"{diverged} diverged"] if diverged else []
+    if endless:
+        others.append(f"{endless} without an end of an episode")
+    count = ", ".join([f"{len(returns)} of {len(runs)}", *others]) if others else f"{len(runs)}"
+    if returns.empty:
+        return f"{DASH} ({count})"
+    spread = f" ± {number(returns.std(ddof=0))}" if len(returns) > 1 else ""
+    return f"{number(returns.mean())}{spread} ({count})"
+
+
+def published(task, variant, count=True):
+    """The paper's mean ± standard deviation, over five seeds; a dash where it has none."""
+    name = compare.first_name(variant)
+    if task not in compare.PAPER.index or f"{name}_mean" not in compare.PAPER:
+        return DASH
+    mean, std = compare.PAPER.loc[task, [f"{name}_mean", f"{name}_std"]]
+    return f"{number(mean)} ± {number(std)}" + " (5)" * count
+
+
+def median_kl(runs, curves):
+    """The median KL of an iteration over all iterations of the runs, NaN if nothing was logged."""
+    return curves["approx_kl"][curves["run"].isin(runs["run"])].median()
+
+
+def kl_text(kl):
+    """A KL as text; a dash for NaN."""
+    if np.isnan(kl):
+        return DASH
+    digits = 5 if kl < 0.001 else 3 if kl < 100 else 0
+    return number(kl, digits)
+
+
+def region(runs, curves):
+    """How far the policy moves in an iteration, and the share of samples outside the band: medians over the
+    iterations of all seeds, which no single one decides."""
+    kl = median_kl(runs, curves)
+    inside = curves["in"][curves["run"].isin(runs["run"])].median()
+    return DASH if np.isnan(kl) else f"{kl_text(kl)}, {number(100 - 100 * inside)} %"
+
+
+def verdict(p):
+    """A corrected p value in words; a dash where no test could be made."""
+    if np.isnan(p):
+        return DASH
+    text = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    return text + (", differs" if p < estimates.LEVEL else "")
+
+
+def estimate(result):
+    """A value and its interval; a dash for None."""
+    if result is None:
+        return DASH
+    value, low, high = result
+    return number(value, 2) + (f" [{number(low, 2)}, {number(high, 2)}]" if np.isfinite(low) else "")
+
+
+# Tests
+
+
+def returns_of(runs):
+    """The final returns of the runs that finished, as {(task, variant): array}."""
+    finished = runs.dropna(subset="final_return")
+    return finished.groupby(["env_id", "variant"], observed=True)["final_return"].agg(np.array).to_dict()
+
+
+def corrected(tests):
+    """{key: p value} after Holm's correction for all of them."""
+    return dict(zip(tests, estimates.holm(list(tests.values())), strict=True))
+
+
+def tests_beside_paper(runs):
+    """{(task, variant): corrected p} of Welch's tests between our means and the paper's, of runs as long as the
+    paper's."""
+    tests = {}
+    for (task, variant), returns in returns_of(as_long_as_the_papers(runs)).items():
+        name = compare.first_name(variant)
+        if f"{name}_mean" in compare.PAPER:
+            mean, std = compare.PAPER.loc[task, [f"{name}_mean", f"{name}_std"]]
+            tests[task, variant] = estimates.welch_published(returns, mean, std)
+    return corrected(tests)
+
+
+def as_long_as_the_papers(runs):
+    """The runs of tasks that the paper has, with as many steps."""
+    return runs[runs["steps"] == runs["env_id"].astype(str).map(compare.PAPER["steps"])]
+
+
+def tests_beside_clip(runs):
+    """{(task, variant): corrected p} of Welch's tests between a variant's final returns and clip's on each task."""
+    returns = returns_of(runs)
+    clips = {task: values for (task, variant), values in returns.items() if compare.first_name(variant) == "clip"}
+    tests = {}
+    for (task, variant), values in returns.items():
+        if compare.first_name(variant) not in compare.FORMS and task in clips:
+            tests[task, variant] = estimates.welch(values, clips[task])
+    return corrected(tests)
+
+
+def differing(tests):
+    """How many of these tests found a difference, as `3 of 14`."""
+    made = [p for p in tests.values() if not np.isnan(p)]
+    return f"{sum(p < estimates.LEVEL for p in made)} of {len(made)}"
+
+
+# Tables
+
+
+def main_variants(runs):
+    """The variants of benchmark.sh, whether or not they have runs; the three forms as one if they are merged."""
+    together = [variant for variant in compare.present(runs["variant"]) if " = " in variant]
+    return (together or compare.FORMS) + [variant for variant in compare.MAIN if variant not in compare.FORMS]
+
+
+def final_return_table(runs, same, tests):
+    """Final returns, three rows a task: ours, the paper's, and the tests between both, if there are any."""
+    variants = main_variants(runs)
+    rows = [["task", "", *variants, "identical triples"]]
+    for task, of_task in runs.groupby("env_id", observed=True):
+        cells = [mean_and_std(of_task[of_task["variant"] == variant]) for variant in variants]
+        found = same[same.index.get_level_values("env_id") == task]
+        triples = f"{found.sum()} of {len(found)}" if len(found) else DASH
+        rows.append([task, f"ours, {of_task['steps'].iloc[0]:,} steps", *cells, triples])
+        if task in compare.PAPER.index:
+            rows.append(["", "paper", *(published(task, variant) for variant in variants), ""])
+        verdicts = [verdict(tests.get((task, variant), np.nan)) for variant in variants]
+        if set(verdicts) != {DASH}:
+            rows.append(["", TEST, *verdicts, ""])
+    return markdown(rows, labels=2)
+
+
+def short_return_table(runs):
+    """A row a task: of each variant our mean ± standard deviation, and the paper's."""
+    variants = main_variants(runs)
+    heads = [head for variant in variants for head in (variant, "paper")]
+    rows = [["task", *heads]]
+    for task, of_task in runs.groupby("env_id", observed=True):
+        row = [task]
+        for variant in variants:
+            ours = mean_and_std(of_task[of_task["variant"] == variant])
+            row += [ours.partition(" (")[0], published(task, variant, count=False)]
+        rows.append(row)
+    return markdown(rows)
+
+
+def tests_table(runs):
+    """Welch's test beside clip, a row a variant, a column a task."""
+    tests = tests_beside_clip(runs)
+    others = runs[~runs["variant"].astype(str).map(compare.first_name).isin(compare.FORMS)]
+
+    def entry(cell):
+        first = cell.iloc[0]
+        return verdict(tests.get((first["env_id"], first["variant"]), np.nan))
+
+    return crossed(others, ["variant"], "env_id", entry) if tests else ""
+
+
+def aggregate_table(found):
+    """From {variant: Aggregate}: the score and the probability of improvement over clip."""
+    rows = [["variant", "tasks", "mean score", "probability of improvement over clip"]]
+    for variant, aggregate in found.items():
+        rows.append([variant, f"{len(aggregate.tasks)}", estimate(aggregate.score), estimate(aggregate.improvement)])
+    return markdown(rows)
+
+
+def peer_table(runs):
+    """Clip and β = 1 beside Stable-Baselines3's, of runs as long as the paper's."""
+    ours = as_long_as_the_papers(runs)
+    sides, tests = {}, {}
+    for task, of_task in compare.PEER.groupby("task"):
+        here = {v: compare.runs_of(ours[ours["env_id"] == task], v) for v in ("clip", "kl_fixed")}
+        there = {
+            v: of_task[of_task["beta"] == beta].assign(diverged=False) for v, beta in (("clip", ""), ("kl_fixed", "1"))
+        }
+        if any(part.empty for part in here.values()):
+            continue
+        sides[task] = {"ours": here, "Stable-Baselines3": there}
+        for name, side in sides[task].items():
+            tests[task, name] = estimates.welch(*(part["final_return"].dropna() for part in side.values()))
+        for variant in here:
+            pair = (here[variant], there[variant])
+            tests[task, variant] = estimates.welch(*(part["final_return"].dropna() for part in pair))
+    tests = corrected(tests)
+    rows = [["task", "", "clip", "kl_fixed", f"{TEST}, kl_fixed and clip"]]
+    for task, of_task in sides.items():
+        for name, side in of_task.items():
+            rows.append([task, name, *map(mean_and_std, side.values()), verdict(tests[task, name])])
+        rows.append([task, TEST, *(verdict(tests[task, variant]) for variant in ("clip", "kl_fixed")), ""])
+    return markdown(rows, labels=2)
+
+
+def breakout_table(runs):
+    """On the bimodal task: how many seeds end above the gap between the modes."""
+    rows = [["variant", "seeds", f"above {compare.BREAKOUT:,}"]]
+    for variant, of_variant in runs[runs["env_id"] == compare.BIMODAL].groupby("variant", observed=True):
+        above = (of_variant["final_return"] > compare.BREAKOUT).sum()
+        rows.append([variant, f"{len(of_variant)}", f"{above}"])
+    return markdown(rows)
+
+
+def kill_peak_table(runs, curves):
+    """The largest share of I_kill in an iteration of clip, of the mean over the protocol's seeds, here and in the
+    paper."""
+    of_clip = compare.runs_of(as_long_as_the_papers(runs), "clip")
+    of_clip = of_clip[of_clip["seed"].isin(compare.SEEDS)]
+    rows = [["task", "ours", "paper"]]
+    for task, of_task in of_clip.groupby("env_id", observed=True):
+        paper = compare.PAPER.loc[task, "kill_peak"]
+        if not np.isnan(paper):
+            peak = curves[curves["run"].isin(of_task["run"])].groupby("global_step")["kill"].mean().max()
+            rows.append([task, f"{100 * peak:.1f} % ({len(of_task)})", f"{100 * paper:.1f} % (5)"])
+    return markdown(rows)
+
+
+def knob_tables(points, entry):
+    """A table an argument, a column a value, of what entry says of the runs of a cell."""
+    tables = []
+    for knob, of_knob in points.groupby("knob"):
+        labels = of_knob["value"].cat.remove_unused_categories()
+        of_knob = of_knob.assign(value=labels.cat.rename_categories(lambda value, knob=knob: f"`{knob} {value}`"))
+        tables.append(crossed(of_knob, ["env_id", "variant"], "value", entry, ["task", "variant"]))
+    return "\n\n".join(tables)
+
+
+def cost_table(runs, every_run):
+    """Core-hours of all runs; steps per second of those that are compared, for other settings have other rates."""
+    rows = [["task", "runs", "steps of a run", "core-hours", "steps per second (median)"]]
+    for task, of_task in every_run.groupby("env_id", observed=True):
+        lengths = dict.fromkeys((of_task["steps"].min(), of_task["steps"].max()))
+        steps = " to ".join(f"{length:,}" for length in lengths)
+        rate = runs["sps"][runs["env_id"] == task].median()
+        rows.append([task, f"{len(of_task)}", steps, number(core_hours(of_task), 2), number(rate)])
+    rows.append(["all", f"{len(every_run)}", "", number(core_hours(every_run), 2), ""])
+    return markdown(rows)
+
+
+def core_hours(runs):
+    return runs["wall_time_s"].sum() / 3600
+
+
+# Numbers to stand within a sentence
+
+
+def like_clip(runs):
+    """Where runs of other variants ended with the parameters of clip's run of their seed, bit for bit."""
+    is_clip = runs["variant"] == "clip"
+    pairs = runs[~is_clip].merge(runs[is_clip], on=["env_id", "seed"], suffixes=("", "_clip"))
+    pairs["same"] = (pairs["params_sha256"] == pairs["params_sha256_clip"]) & (pairs["params_sha256"] != "")
+    counts = pairs.groupby(["variant", "env_id"], observed=True)["same"].agg(["sum", "size"])
+    counts = counts[counts["sum"] > 0]
+    return ", ".join(f"{variant} on {task} ({n} of {of})" for (variant, task), (n, of) in counts.T.items())
+
+
+def beta_one_numbers(runs, curves):
+    """The smallest and the largest median KL of an iteration under β = 1, each with its task."""
+    of_fixed = runs[runs["variant"] == "kl_fixed"]
+    if of_fixed.empty or set(of_fixed["--beta"]) != {1}:
+        return {"smallest_kl": "", "largest_kl": ""}
+    kls = {task: median_kl(of_task, curves) for task, of_task in of_fixed.groupby("env_id", observed=True)}
+    smallest = min(kls, key=kls.get)
+    largest = max(kls, key=kls.get)
+    return {
+        "smallest_kl": f"{kl_text(kls[smallest])} ({smallest})",
+        "largest_kl": f"{kl_text(kls[largest])} ({largest})",
+    }
+
+
+def published_numbers(found):
+    """Of the published coefficients, from {variant: Aggregate}: how many there are, which one has the best
+    probability of improvement over clip, and of how many the interval lies above 0.5."""
+    improvements = {v: found[v].improvement for v in compare.PUBLISHED if v in found and found[v].improvement}
+    if not improvements:
+        return dict.fromkeys(("published", "best_coefficient", "best_improvement", "published_above_clip"), "")
+    best = max(improvements, key=lambda variant: improvements[variant][0])
+    above = sum(low > 0.5 for _, low, _ in improvements.values())
+    return {
+        "published": f"{len(improvements)}",
+        "best_coefficient": best,
+        "best_improvement": estimate(improvements[best]),
+        "published_above_clip": f"{above} of {len(improvements)}",
+    }
+
+
+def mean_numbers(runs):
+    """Each variant's mean final return on each task, named as mean_Ant_v4_kl_fixed."""
+    means = runs.groupby(["env_id", "variant"], observed=True)["final_return"].mean().dropna()
+    return {
+        f"mean_{task}_{compare.first_name(variant)}".replace("-", "_"): number(mean)
+        for (task, variant), mean in means.items()
+    }
+
+
+def aggregates_of(runs):
+    """{variant: Aggregate} of runs."""
+    variants = compare.present(runs["variant"])
+    clip = next((variant for variant in variants if compare.first_name(variant) == "clip"), None)
+    return estimates.aggregates(compare.scores(runs), clip)
+
+
+def sections(runs, every_run, curves):
+    """What the documents say of the results, by name, as Markdown: tables, and numbers to stand within a sentence;
+    empty where there are no such runs."""
+    main = compare.merged(compare.main_runs(runs))
+    scalar = main[~main["variant"].isin(compare.FORMS[1:])]
+    betas = compare.betas_runs(runs)
+    same = compare.identical_triples(runs)
+    points = compare.knob_points(runs, every_run)
+    of_knobs = points["knob"].isin(compare.KNOBS)
+    beside_paper = tests_beside_paper(main)
+    overall = aggregates_of(scalar)
+    betas_overall = aggregates_of(betas)
+    protocol = compare.main_runs(runs)
+    protocol = protocol[protocol["seed"].isin(compare.SEEDS)]
+
+    def region_of(cell):
+        return region(cell, curves)
+
+    def return_and_kl(cell):
+        return f"{mean_and_std(cell)} @ {kl_text(median_kl(cell, curves))}"
+
+    found = {
+        "final_return": final_return_table(main, same, beside_paper),
+        "short_return": short_return_table(main) if len(main) else "",
+        "scalar_tests": tests_table(scalar),
+        "aggregate": aggregate_table(overall),
+        "scalar_region": crossed(scalar, ["variant"], "env_id", region_of),
+        "kill_peak": kill_peak_table(main, curves),
+        "breakout": breakout_table(scalar),
+        "peer": peer_table(main),
+        "knobs": knob_tables(points[of_knobs], mean_and_std),
+        "knobs_region": knob_tables(points[of_knobs], region_of),
+        "settings": knob_tables(points[~of_knobs], mean_and_std),
+        "betas": crossed(betas, ["variant"], "env_id", mean_and_std),
+        "betas_tests": tests_table(betas),
+        "betas_aggregate": aggregate_table(betas_overall),
+        "betas_region": crossed(betas, ["variant"], "env_id", region_of),
+        "return_over_kl": crossed(compare.settings(runs, every_run), ["setting"], "env_id", return_and_kl),
+        "cost": cost_table(runs, every_run),
+        "triples": f"{same.sum()} of {len(same)}",
+        "differing": differing(beside_paper),
+        "scalar_differing": differing(tests_beside_clip(scalar)),
+        "betas_differing": differing(tests_beside_clip(betas)),
+        "betas_like_clip": like_clip(betas),
+        "grid_runs": f"{len(protocol):,}",
+        "grid_core_hours": number(core_hours(protocol), 1),
+        "runs": f"{len(every_run):,}",
+        "core_hours": number(core_hours(every_run), 1),
+        "versions": "; ".join(sorted(set(every_run["versions"]))),
+    }
+    for variant, aggregate in overall.items():
+        if aggregate.improvement:
+            found[f"improvement_{variant}"] = estimate(aggregate.improvement)
+    return found | beta_one_numbers(main, curves) | published_numbers(betas_overall) | mean_numbers(main)
+
+
+def page(found):
+    """All tables as one document, each with a heading and the sentence that says how to read it."""
+    parts = ["# Tables\n", "Written by `python plots/make.py` from the collected runs.\n"]
+    for name, (heading, sentence) in HOW_TO_READ.items():
+        if found[name]:
+            parts.append(f"## {heading}\n\n{sentence}\n\n{found[name]}\n")
+    return "\n".join(parts)

@@ -1,0 +1,358 @@
+"""The interactive page, in a real browser: it draws, its controls act, nothing leaves it."""
+
+import json
+import shutil
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import ROOT
+from playwright.sync_api import expect, sync_playwright
+
+sys.path[:0] = [str(ROOT / "plots"), str(ROOT / "tools")]
+
+import collect
+import page
+
+import ppo_kl_scalar_continuous
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+FLAGS += ["--disable-sync", "--no-first-run"]
+PATIENCE_MS = 120_000  # for a machine on which much else runs
+RESULTS = ROOT / "plots" / "results"
+SHOWN = ("clip", "klip", "phi", "kl_fixed")
+
+
+def run_row(task, variant, seed, **changes):
+    """A row as collect.load_runs returns it."""
+    defaults = ppo_kl_scalar_continuous.Args(exp_name=f"ppo_{variant}_continuous", env_id=task, total_timesteps=40_960)
+    arguments = {name: value for name, value in asdict(defaults).items() if name not in collect.NOT_SETTINGS}
+    row = {
+        "run": f"{task}__{variant}__{seed}",
+        "env_id": task,
+        "variant": variant,
+        "seed": str(seed),
+        "final_return": "100.5",
+        "diverged_at": "",
+        "sps": "1",
+        "wall_time_s": "1",
+        "params_sha256": f"{variant}{seed}",
+        "script_sha256": "1",
+        "versions": "torch=2",
+        "args": json.dumps(arguments),
+    }
+    return row | changes
+
+
+def some_curves(runs):
+    """Curves of 20 iterations, or up to where a run diverged, as collect.load returns them."""
+    tables = []
+    for row in runs.to_dict("records"):
+        steps = np.arange(2048, int(row["diverged_at"] or 40_960) + 1, 2048)
+        values = dict.fromkeys(collect.TAGS.values(), np.float32(0.25)) | {"episodic_return": steps / 100}
+        identity = {name: row[name] for name in ("run", "env_id", "variant", "seed")}
+        tables.append(pd.DataFrame({**identity, "global_step": steps, **values}))
+    return pd.concat(tables, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A page of a part of the published runs, of one that diverged, and of one whose script is not there."""
+    folder = tmp_path_factory.mktemp("published")
+    runs = collect.load_runs(RESULTS)
+    kept = runs[runs["variant"].isin(SHOWN) & runs["seed"].isin(["0", "1"]) & (runs["env_id"] == "Hopper-v4")]
+    kept = kept[~kept["run"].str.contains("/") | kept["run"].str.startswith("knobs/beta=3/")]
+    for name in kept["run"]:
+        target = collect.curve_path(folder, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(collect.curve_path(RESULTS, name), target)
+    kept.to_csv(folder / "runs.csv", index=False)
+    runs, curves = collect.load(folder)
+    lost = run_row("Walker2d-v4", "kl_fixed", 3, final_return="", diverged_at="20480")
+    mine = run_row("Walker2d-v4", "<b>", 0, versions="</script>")
+    added = pd.DataFrame([lost, mine])
+    path = folder / "page.html"
+    page.write(pd.concat([runs, added]), pd.concat([curves, some_curves(added)]), path)
+    return path, runs
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens a file and returns its page once all is drawn. At the end nothing may have been said on the console, and
+    nothing asked for but the file."""
+    contexts = []
+    said = []
+    requested = []
+
+    def opened(path, **options):
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
+        context.set_default_timeout(PATIENCE_MS)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("request", lambda request: requested.append(request.url))
+        tab.goto(path.as_uri())
+        tab.wait_for_selector("body[data-drawn]")
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert len(requested) == len(contexts)
+    assert all(url.startswith("file:") for url in requested)
+
+
+def drawn(tab, plot, what):
+    """What plotly has drawn in an element: a JavaScript expression of its `data`."""
+    return tab.evaluate(f"(({{data}}) => {what})(document.getElementById('{plot}'))")
+
+
+def names_drawn(tab):
+    """The texts under the pointer of the curves."""
+    return drawn(tab, "curves", "data.map((trace) => (trace.hovertemplate ?? '').split('<br>')[0])")
+
+
+def test_an_update_is_played(published, visit):
+    tab = visit(published[0])
+    record = np.load(ROOT / "plots" / "updates.npz")
+    assert tab.locator("#epoch-text").text_content() == "1 of 10"
+    tab.locator("#epoch").focus()
+    tab.keyboard.press("ArrowRight")
+    assert tab.locator("#epoch-text").text_content() == "2 of 10"
+    tab.keyboard.press("End")
+    assert tab.locator("#epoch-text").text_content() == "10 of 10"
+    for side, method in (("left", "clip"), ("right", "none")):
+        ratio = np.exp(record[f"log_ratio_{method}"][9].astype(float))
+        shown = drawn(tab, f"cloud-{side}", "data[0].customdata.map(([ratio]) => ratio)")
+        assert np.allclose(np.log(shown), np.log(ratio), atol=1e-3)
+        # The shares, from the sets' definition.
+        good = record["advantages"] > 0
+        bad = record["advantages"] < 0
+        silenced = ((ratio > 1.2) & good) | ((ratio < 0.8) & bad)
+        inside = np.abs(ratio - 1) <= 0.2
+        text = tab.locator(f"#shares-{side}").text_content()
+        assert f"I_in {100 * inside.mean():.1f} %" in text
+        assert f"I_kill {100 * silenced.mean():.1f} %" in text
+    # The sample that is followed: silenced by the clip, far away without it.
+    number = int(tab.locator("#sample").input_value()) - 1
+    ratio = np.exp(record["log_ratio_clip"][9].astype(float)[number])
+    assert f"w = {ratio:.2f}, in I_kill, which the clip silences" in tab.locator("#sample-left").text_content()
+    assert drawn(tab, "cloud-right", "data[1].x.length") == 10
+    tab.locator("#sample").fill("7")
+    assert tab.locator("#sample-advantage").text_content() == f"{record['advantages'][6].astype(float):.2f}"
+    tab.locator("#right").select_option("spo")
+    assert tab.locator("#title-right").text_content() == "spo"
+    tab.locator("#play").focus()
+    tab.keyboard.press("Enter")
+    assert tab.locator("#play").text_content() == "Stop"
+    expect(tab.locator("#epoch-text")).to_have_text("3 of 10", timeout=PATIENCE_MS)
+    tab.keyboard.press("Enter")
+    assert tab.locator("#play").text_content() == "Play"
+
+
+def test_clip_holds_what_none_lets_run():
+    """The recording shows what the page says that it does, and all methods start from one policy."""
+    record = np.load(ROOT / "plots" / "updates.npz")
+    spread = {name: np.abs(record[f"log_ratio_{name}"].astype(float)).mean(1) for name in ("clip", "none", "spo")}
+    assert spread["none"][-1] > 2 * spread["clip"][-1]
+    assert spread["spo"][-1] < spread["clip"][-1]
+    assert (record["log_ratio_clip"][0] == record["log_ratio_none"][0]).mean() > 0.01
+    assert (ROOT / "plots" / "updates.npz").stat().st_size < 1e6
+
+
+def test_the_coefficient_follows_method_and_epsilon(published, visit):
+    tab = visit(published[0])
+    column = int(np.abs(page.PLANE_RATIOS - 1.2625).argmin())
+    row = int(np.abs(page.PLANE_ADVANTAGES - 1.05).argmin())
+    value = f"data[0].z[{row}][{column}]"
+    assert drawn(tab, "plane", value) == pytest.approx(-1.2625 * 1.05, abs=1e-3)  # in I_kill: -w Â
+    tab.locator("#epsilon").focus()
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("ArrowRight")
+    assert tab.locator("#epsilon-text").text_content() == "0.3"
+    assert drawn(tab, "plane", value) == 0  # inside the wider band
+    tab.locator("#method").select_option("spo")
+    assert drawn(tab, "plane", value) == pytest.approx(-1.05 * 1.2625 * 0.2625 / 0.3, abs=1e-3)
+    assert "Simple Policy Optimization" in tab.locator("#method-text").text_content()
+    tab.locator("#method").select_option("none")
+    assert drawn(tab, "plane", "Math.max(...data[0].z.flatMap((row) => [...row].map(Math.abs)))") == 0
+    assert "has no ε" in tab.locator("#epsilon-note").text_content()
+    tab.locator("#method").select_option("kl_scalar --kl-penalty sample")
+    assert drawn(tab, "plane", "Math.min(...data[0].z.flatMap((row) => [...row]))") == pytest.approx(1)
+
+
+def test_runs_are_chosen(published, visit):
+    path, runs = published
+    tab = visit(path)
+    triples = runs[~runs["run"].str.contains("/")].groupby("seed")["params_sha256"].unique()
+    assert all(len(hashes) == 2 for hashes in triples)  # of clip, klip and phi one; of kl_fixed another
+    names = names_drawn(tab)
+    assert {"clip = klip = phi, seed 0", "clip = klip = phi, seed 1", "kl_fixed, seed 0"} <= set(names)
+    assert "the paper's clip, mean of 5 seeds" in names
+    boxes = tab.locator("#methods").text_content()
+    assert "clip = klip = phi (2)" in boxes
+    assert "kl_adaptive (no run)" in boxes
+
+    tab.locator("#methods input[value=clip]").focus()
+    tab.keyboard.press("Space")
+    assert not any("clip" in name for name in names_drawn(tab))
+    tab.locator("#all").click()
+    tab.locator("#seed").select_option("1")
+    assert "kl_fixed, seed 0" not in names_drawn(tab)
+    tab.locator("#quantity").select_option("kill")
+    assert drawn(tab, "curves", "Math.max(...data[0].y)") < 1
+    tab.locator("#run-choice").select_option(label="clip = klip = phi, seed 1")
+    text = tab.locator("#run").text_content()
+    clip = runs[(runs["variant"] == "clip") & (runs["seed"] == "1")].iloc[0]
+    assert clip["params_sha256"] in text
+    assert "python ppo_phi_continuous.py --env-id Hopper-v4 --seed 1" in text
+    tab.locator("#folder").select_option("knobs/beta=3")
+    tab.locator("#run-choice").select_option(label="kl_fixed, seed 1")
+    assert "--beta 3" in tab.locator("#run").text_content()
+
+
+def test_the_run_under_the_pointer_is_described(published, visit):
+    tab = visit(published[0])
+    tab.locator("#methods input[value=clip]").uncheck()
+    tab.locator("#seed").select_option("0")
+    tab.locator("#curves").scroll_into_view_if_needed()
+    place = tab.evaluate(
+        """() => {
+            const plot = document.getElementById("curves");
+            const {xaxis, yaxis} = plot._fullLayout;
+            const {data: [line]} = plot;
+            const box = plot.getBoundingClientRect();
+            const middle = 60;
+            return [
+                box.left + xaxis._offset + xaxis.d2p(line.x0 + middle * line.dx),
+                box.top + yaxis._offset + yaxis.d2p(line.y[middle]),
+            ];
+        }"""
+    )
+    tab.mouse.move(*place)
+    expect(tab.locator("#run")).to_contain_text("Hopper-v4, kl_fixed, seed 0", timeout=PATIENCE_MS)
+
+
+def test_diverged_and_missing_runs_are_shown_as_such(published, visit):
+    tab = visit(published[0])
+    tab.locator("#task").select_option("Walker2d-v4")
+    note = tab.locator("#curves-note").text_content()
+    assert "kl_fixed, seed 3 at step 20,480" in note
+    assert "No run of seeds 3: <b>." in note
+    assert "kl_fixed (1), 1 diverged" in tab.locator("#methods").text_content()
+    tab.locator("#run-choice").select_option(label="<b>, seed 0")
+    assert "its script is not in this clone" in tab.locator("#run").text_content()
+    tab.locator("#task-returns").select_option("Walker2d-v4")
+    assert "1 of 1 diverged" in tab.locator("#returns").text_content()
+    assert "its returns are not shown beside these" in tab.locator("#returns-note").text_content()
+    tab.locator("#task").select_option("Ant-v4")
+    assert "No run here" in tab.locator("#curves").text_content()
+
+
+def test_final_returns_stand_beside_the_papers(published, visit):
+    path, runs = published
+    tab = visit(path)
+    main = runs[~runs["run"].str.contains("/")]
+    shown = drawn(tab, "returns", "data.map((trace) => trace.x)")
+    clip = main[main["variant"] == "clip"].sort_values("seed", key=lambda column: column.astype(int))
+    assert sorted(shown[0]) == pytest.approx(sorted(clip["final_return"].astype(float)))
+    assert [2598] in shown  # the paper's clip
+    tab.locator("#folder-returns").select_option("knobs/beta=3")
+    assert "The paper did not train with these arguments" in tab.locator("#returns-note").text_content()
+    assert [2616] not in drawn(tab, "returns", "data.map((trace) => trace.x)")  # its kl_fixed has another β
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_narrow_screen(published, visit, scheme):
+    tab = visit(published[0], viewport={"width": 400, "height": 800}, color_scheme=scheme)
+    assert tab.evaluate("document.scrollingElement.scrollWidth") == 400
+    ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    ink = tab.evaluate("getComputedStyle(document.querySelector('#plane .xtick text')).fill")
+    brightness = {name: sum(map(int, text[4:-1].split(","))) for name, text in (("ground", ground), ("ink", ink))}
+    assert (brightness["ground"] > brightness["ink"]) == (scheme == "light")
+
+
+def test_colours_follow_the_system(published, visit):
+    tab = visit(published[0])
+    text = tab.locator("#plane .xtick text").first
+    before = text.evaluate("(element) => element.style.fill")
+    tab.emulate_media(color_scheme="dark")
+    expect(text).not_to_have_css("fill", before, timeout=PATIENCE_MS)
+
+
+def test_one_run_is_enough(tmp_path, visit):
+    runs = pd.DataFrame([run_row("CartPole-v1", "clip", 0)])
+    path = tmp_path / "folder" / "index.html"
+    page.write(runs, some_curves(runs), path)
+    tab = visit(path)
+    assert tab.locator("#task").input_value() == "CartPole-v1"
+    assert names_drawn(tab)[0] == "clip, seed 0"
+    assert not tab.locator("#folder-label").is_visible()
+
+
+def test_a_users_file_is_among_the_methods(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "betas"
+    folder.mkdir()
+    source = (ROOT / "betas" / "spo.py").read_text()
+    (folder / "mine_of_test.py").write_text(source.replace("/ clip_coef", "/ clip_coef / 2"))
+    (folder / "unfinished_of_test.py").write_text("import torch\nbeta = ")
+    (folder / "wrong_of_test.py").write_text("def surrogate(a, b, c, d):\n    return a + undefined\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = page.coefficients(*page.surrogates(folder))
+    assert "mine_of_test" in found["methods"]
+    assert "clip" in found["methods"]
+    failures = " ".join(found["failures"])
+    assert "betas/unfinished_of_test.py: SyntaxError" in failures
+    assert "wrong_of_test: NameError" in failures
+    assert "unfinished_of_test" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["clip", "spo", "dual_clip"])
+def test_planes_are_the_surrogates_own(name):
+    """A packed plane against β_t of autograd at single points, on another way: the derivative in w."""
+    surrogate, _ = page.surrogates()[0][name]
+    planes, _ = page.coefficient(surrogate)
+    packed = planes[3]
+    values = np.frombuffer(page.base64.b64decode(packed["data"]), "<i2") * packed["scale"]
+    values = values.reshape(len(page.PLANE_ADVANTAGES), len(page.PLANE_RATIOS))
+    for row, column in ((2, 10), (5, 130), (30, 20), (38, 60), (39, 135)):
+        ratio = torch.tensor([page.PLANE_RATIOS[column]], requires_grad=True)
+        advantage = torch.tensor([page.PLANE_ADVANTAGES[row]])
+        surrogate(ratio.log(), torch.zeros(1), advantage, torch.tensor(0.2)).sum().backward()
+        expected = ratio * ratio.grad - ratio * advantage
+        assert values[row, column] == pytest.approx(expected.item(), abs=2 * packed["scale"])
+
+
+def test_numbers_survive_packing():
+    values = np.array([[0.0, -3.5, np.nan], [np.inf, 1e4, 12.0]])
+    packed = page.pack(values)
+    integers = np.frombuffer(page.base64.b64decode(packed["data"]), "<i2")
+    assert list(integers == page.SMALLEST_INT16) == [False, False, True, True, False, False]
+    finite = np.isfinite(values.ravel())
+    assert np.allclose(integers[finite] * packed["scale"], values.ravel()[finite], atol=packed["scale"])
+
+
+def test_commands_repeat_a_run():
+    row = run_row("Hopper-v4", "clip", 7)
+    assert page.command(row) == "python ppo_clip_continuous.py --env-id Hopper-v4 --seed 7 --total-timesteps 40960"
+    adaptive = run_row("Hopper-v4", "kl_adaptive", 0)
+    arguments = json.loads(adaptive["args"]) | {"adaptive_beta": True, "anneal_lr": False}
+    words = page.command(adaptive | {"args": json.dumps(arguments)})
+    assert words.startswith("python ppo_kl_scalar_continuous.py --env-id Hopper-v4 --seed 0")
+    assert "--adaptive-beta" in words
+    assert "--no-anneal-lr" in words
+    assert "--exp-name ppo_kl_adaptive_continuous" in words
