@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import math
 import os
 import re
 import shutil
@@ -27,7 +28,10 @@ from betas.loop import parse
 sys.path.insert(0, str(ROOT / "plots"))
 import design_axis
 
-NAMES = ("clip_eps", "clip_higher", "dual_clip", "rollback", "spo", "sapo", "cispo", "soft", "none")
+NAMES = (
+    *("clip_higher", "dual_clip", "rollback", "spo", "sapo", "cispo", "soft"),
+    *("ano", "dpo", "aband", "clip_eps", "none"),
+)
 MODULES = {name: importlib.import_module(f"betas.{name}") for name in NAMES}
 BASE = {field.name for field in dataclasses.fields(ppo_klip_continuous.Args)}
 README = (ROOT / "betas/README.md").read_text(encoding="utf-8")
@@ -79,11 +83,34 @@ def cispo(w, advantages, new_logprob, eps, eps_low=1.0, eps_high=0.2):
     return torch.clamp(w, 1 - eps_low, 1 + eps_high).detach() * advantages * new_logprob
 
 
+def ano(w, advantages, _, clip_coef, eps=0.2):
+    def f(w):
+        """The antiderivative of the published f'."""
+        x = (w - 1 - eps) * math.log(2) / eps
+        return eps / math.log(2) * 45 / 16 * (-0.5 * torch.logaddexp(-2 * x, torch.zeros_like(x)) - 2 * x.sigmoid())
+
+    return torch.where(advantages >= 0, f(w), 2 - f(2 - w)) * advantages
+
+
+def dpo(w, advantages, _, eps, alpha=2.0, eta=0.6):
+    u = (w - 1) * advantages
+    v = w.log() * advantages
+    drift = torch.where(advantages >= 0, u - alpha * (u / alpha).tanh(), v - eta * (v / eta).tanh())
+    return w * advantages - drift.relu()
+
+
+def aband(w, advantages, _, clip_coef, eps=0.2):
+    half_width = eps * advantages.abs().clamp(0.5, 2.0)
+    return ppo_clip(w, advantages, half_width, half_width)
+
+
 def none(w, advantages, _, eps):
     return w * advantages
 
 
-PUBLISHED = {f.__name__: f for f in (clip_eps, clip_higher, dual_clip, rollback, spo, sapo, cispo, none)}
+PUBLISHED = {
+    f.__name__: f for f in (clip_eps, clip_higher, dual_clip, rollback, spo, sapo, cispo, ano, dpo, aband, none)
+}
 
 
 def softmin(w, advantages, _, eps, width):
@@ -112,11 +139,14 @@ def tolerance(w, advantages, eps, width=1.0):
     return 16 * np.finfo(float).eps * w * np.abs(advantages) * (1 + (1 + w) / eps + 1 / width)
 
 
-def edges(name, eps, arguments):
+def edges(name, eps, advantages, arguments):
     if name in ("clip_higher", "cispo"):
         return [1 - arguments["eps_low"], 1 + arguments["eps_high"]]
     if name == "clip_eps":
         return [1 - arguments["eps"], 1 + arguments["eps"]]
+    if name == "aband":
+        half_width = arguments["eps"] * np.abs(advantages).clip(0.5, 2.0)
+        return [1 - half_width, 1 + half_width]
     return [1 - eps, 1 + eps, arguments.get("c", 1 + eps)]
 
 
@@ -133,6 +163,9 @@ ARGUMENTS = {
     "dual_clip": {"c": st.floats(1.01, 20)},
     "rollback": {"alpha": st.floats(0, 5)},
     "sapo": {"tau_pos": st.floats(0.01, 20), "tau_neg": st.floats(0.01, 20)},
+    "ano": {"eps": st.floats(0.01, 5)},
+    "dpo": {"alpha": st.floats(0.01, 20), "eta": st.floats(0.01, 20)},
+    "aband": {"eps": st.floats(0.01, 0.49)},
 }
 
 
@@ -140,9 +173,14 @@ def check(name, pairs, eps, old_logprob, arguments):
     log_ratio, advantages = np.array(pairs).T
     ours, w = gradients(name, log_ratio, advantages, eps, old_logprob, **arguments)
     published, _ = gradients(PUBLISHED[name], log_ratio, advantages, eps, old_logprob, **arguments)
-    compared = away(w, edges(name, eps, own(name) | arguments))
-    # cispo's gradient can be larger than w Â, and is then as exact as itself
-    rounding = tolerance(w, advantages, eps) + 16 * np.finfo(float).eps * np.abs(published)
+    arguments = own(name) | arguments
+    compared = away(w, edges(name, eps, advantages, arguments))
+    # Where a gradient is larger than w Â it is as exact as itself; dpo's is of log w Â, which has the rounding of log w.
+    rounding = tolerance(w, advantages, min(eps, arguments.get("eps", eps))) + 16 * np.finfo(float).eps * np.abs(
+        published
+    )
+    if name == "dpo":
+        rounding += 16 * np.finfo(float).eps * advantages**2 / arguments["eta"]
     assert (np.abs(ours - published) <= rounding)[compared].all()
     assert (ours[advantages == 0] == 0).all()
 
@@ -266,7 +304,7 @@ def test_outside_the_idea_the_files_are_one_text():
 def test_every_file_is_tested_and_in_the_readme():
     files = {path.stem for path in (ROOT / "betas").glob("*.py")}  # among them the user's own
     assert files >= set(NAMES)
-    assert {*re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE), "clip_eps"} == set(NAMES)  # clip_eps: as the clip
+    assert re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE) == list(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -310,6 +348,9 @@ OUT_OF_RANGE = {
     "rollback": {"alpha": -0.1},
     "sapo": {"tau_pos": 0, "tau_neg": -1},
     "soft": {"width": 0, "shape": "square"},
+    "ano": {"eps": 0},
+    "dpo": {"alpha": 0, "eta": -1},
+    "aband": {"eps": 0},
 }
 
 
@@ -360,6 +401,9 @@ CHANGED = {
     "sapo": ("--tau-pos", 2.0, "--tau-neg", 3.0),
     "cispo": ("--eps-low", 0.5, "--eps-high", 0.5),
     "soft": ("--shape", "softmin", "--width", 0.05, "--save-model"),
+    "ano": ("--eps", 0.1),
+    "dpo": ("--alpha", 1.0, "--eta", 0.3),
+    "aband": ("--eps", 0.1),
 }
 COMPILED = (*SHORT, "--total-timesteps", "1024")
 CARTPOLE = ("--env-id", "CartPole-v1", "--total-timesteps", "2048", "--learning-rate", "3e-3")
