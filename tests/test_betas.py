@@ -175,12 +175,11 @@ def check(name, pairs, eps, old_logprob, arguments):
     published, _ = gradients(PUBLISHED[name], log_ratio, advantages, eps, old_logprob, **arguments)
     arguments = own(name) | arguments
     compared = away(w, edges(name, eps, advantages, arguments))
-    # Where a gradient is larger than w Â it is as exact as itself; dpo's is of log w Â, which has the rounding of log w.
-    rounding = tolerance(w, advantages, min(eps, arguments.get("eps", eps))) + 16 * np.finfo(float).eps * np.abs(
-        published
-    )
+    # Where a gradient is larger than w Â it is as exact as itself; dpo's is of log w Â where Â < 0.
+    step = 16 * np.finfo(float).eps
+    rounding = tolerance(w, advantages, min(eps, arguments.get("eps", eps))) + step * np.abs(published)
     if name == "dpo":
-        rounding += 16 * np.finfo(float).eps * advantages**2 / arguments["eta"]
+        rounding += step * (np.abs(advantages) + advantages**2 / arguments["eta"])
     assert (np.abs(ours - published) <= rounding)[compared].all()
     assert (ours[advantages == 0] == 0).all()
 
