@@ -1,6 +1,7 @@
 """What several test files share: the scripts' names, runs in processes of their own, and readers of what runs write."""
 
 import ast
+import importlib.util
 import json
 import os
 import subprocess
@@ -9,11 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 ROOT = Path(__file__).resolve().parent.parent
 THREE = ("clip", "klip", "phi")
-SURROGATES = tuple(f"ppo_{form}_{task}" for task in ("continuous", "cartpole") for form in THREE)
-CONTINUOUS = (*SURROGATES[:3], "ppo_kl_scalar_continuous")
-SCRIPTS = (*CONTINUOUS, *SURROGATES[3:], "ppo_kl_scalar_cartpole")
+SURROGATES = (*(f"ppo_{form}_continuous" for form in THREE), *(f"ppo_{form}_cartpole" for form in THREE))
+SCRIPTS = (*SURROGATES, "ppo_kl_scalar_continuous", "ppo_kl_scalar_cartpole")
+# test_diff.py holds the other scripts' texts to these.
+ONE_OF_EACH = ("ppo_klip_continuous", "ppo_clip_cartpole")
+KL_SCALAR = ("ppo_kl_scalar_continuous", "ppo_kl_scalar_cartpole")
 
 # What result.json holds, in this order, before the versions.
 FIELDS = [
@@ -43,14 +49,12 @@ class Run:
 
     @property
     def result(self):
-        return json.loads((self.folder / "result.json").read_text())
+        return json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
 
     @property
     def scalars(self):
         """The TensorBoard file read back: tag -> [(step, value)]."""
         if not self.cache:
-            from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
             events = EventAccumulator(str(self.folder), size_guidance={"scalars": 0}).Reload()
             for tag in events.Tags()["scalars"]:
                 self.cache[tag] = [(event.step, event.value) for event in events.Scalars(tag)]
@@ -58,6 +62,14 @@ class Run:
 
     def values(self, tag):
         return [value for _, value in self.scalars[tag]]
+
+    @property
+    def hyperparameters(self):
+        """The arguments in the TensorBoard file, as text: name -> value."""
+        events = EventAccumulator(str(self.folder)).Reload()
+        (text,) = events.Tensors("hyperparameters/text_summary")
+        _, _, *rows = text.tensor_proto.string_val[0].decode().splitlines()
+        return dict(row.strip("|").split("|") for row in rows)
 
 
 def environment(**variables):
@@ -113,12 +125,44 @@ def run_in_turn(folder, commands):
     return runs
 
 
-def without(path, *functions, docstring=True):
-    """The text of a script without its module docstring (if docstring) and without the named functions."""
-    text = Path(path).read_text()
-    lines, tree = text.splitlines(keepends=True), ast.parse(text)
-    drop = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in functions]
-    assert len(drop) == len(functions), f"{path} does not define all of {functions}"
-    for node in [tree.body[0]] * docstring + drop:
-        lines[node.lineno - 1 : node.end_lineno] = [None] * (node.end_lineno - node.lineno + 1)
-    return "".join(line for line in lines if line is not None)
+def load(path):
+    """A file of that path as a module of its own, as sys.modules must know it."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def task(script, name):
+    """The id of one of countdown_env's environments with the actions that a script trains."""
+    family, _, kind = name.partition("-")
+    discrete = "Discrete" if "cartpole" in script else ""
+    return f"countdown_env:{family}{discrete}{'-' * bool(kind)}{kind}-v0"
+
+
+def batch(module, **columns):
+    """A script's Batch of which only these columns are filled."""
+    return module.Batch(**dict.fromkeys(module.Batch._fields) | columns)
+
+
+def env_seeds(seed, num_envs):
+    """The seeds of the environments of a run with this seed."""
+    _, _, _, others = np.random.SeedSequence(seed).spawn(4)
+    return [seed, *others.generate_state(num_envs - 1).tolist()]
+
+
+def definitions(path):
+    """The text of a Python file's top-level functions and classes by name, and under "" what is left of the file
+    without them and its docstring."""
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines(keepends=True)
+    tree = ast.parse(text)
+    parts = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            parts[node.name] = "".join(lines[first - 1 : node.end_lineno])
+            lines[first - 1 : node.end_lineno] = [""] * (node.end_lineno - first + 1)
+    docstring = tree.body[0]
+    parts[""] = "".join(line for line in lines[docstring.end_lineno :] if line.strip())
+    return parts

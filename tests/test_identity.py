@@ -15,7 +15,7 @@ CASES = {
     "eager, 4 environments": ("continuous", THREE, (*HOPPER, *FOUR_ENVS, "--no-compile")),
     "compiled, 1 environment": ("continuous", THREE, HOPPER),
     "cartpole, eager": ("cartpole", THREE, CARTPOLE),
-    "cartpole, compiled": ("cartpole", THREE, (*CARTPOLE, "--compile")),
+    "cartpole, compiled": ("cartpole", ("clip", "klip"), (*CARTPOLE, "--compile")),
     "Acrobot": ("cartpole", THREE, (*CARTPOLE, "--env-id", "Acrobot-v1")),
     "LunarLander": (
         "cartpole",
@@ -92,7 +92,7 @@ def float32_ties(agent, obs, actions, rng, count, edge, away):
                 found += [(i, old, advantages[0])] if len(advantages) else []
                 break
         if len(found) == count:
-            return (np.array(x) for x in zip(*found))
+            return (np.array(x) for x in zip(*found, strict=True))
     raise AssertionError("no ties found")
 
 
@@ -107,7 +107,7 @@ def test_the_forms_agree_where_float32_ties(task):
     obs = torch.randn(4096, 3)
     actions = torch.randn(4096, 2) if task == "continuous" else torch.randint(2, (4096,))
     above, below = (float32_ties(agent, obs, actions, rng, 32, *edge) for edge in ((1.2, 2.0), (0.8, 0.0)))
-    index, old_logprob, advantages = (torch.as_tensor(np.concatenate(pair)) for pair in zip(above, below))
+    index, old_logprob, advantages = (torch.as_tensor(np.concatenate(pair)) for pair in zip(above, below, strict=True))
     obs, actions = obs[index], actions[index]
 
     def gradient(module, dtype):
@@ -122,13 +122,13 @@ def test_the_forms_agree_where_float32_ties(task):
 
     args = modules[0].Args()
     rate, eps = (torch.tensor(x, dtype=torch.float64) for x in (3e-4, 0.2))
-    minibatch = (obs, actions, old_logprob, advantages, torch.randn(64), torch.randn(64))
+    minibatch = modules[0].Batch(obs, actions, old_logprob, advantages, torch.randn(64), torch.randn(64))
     parameters = []
     for module in modules:
         torch.manual_seed(0)
         trained = module.Agent(3, 2)
-        adam = (*([torch.zeros_like(p) for p in trained.parameters()] for _ in range(2)), torch.zeros(()).double())
+        adam = module.Adam(list(trained.parameters()))
         for _ in range(3):
-            module.update(args, trained, adam, rate, eps, minibatch)
+            module.update(args, module.surrogate, trained, adam, rate, eps, minibatch)
         parameters.append(torch.cat([p.flatten() for p in trained.parameters()]))
     assert all(torch.equal(parameters[0], other) for other in parameters[1:])

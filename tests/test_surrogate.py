@@ -1,4 +1,4 @@
-"""The surrogates against the closed forms of Theorem 1 and 2 (arXiv 2606.23932) and the KLs against torch, in float64."""
+"""The surrogates against the closed forms of Theorem 1 and 2 (arXiv 2606.23932), the KLs against torch; in float64."""
 
 import importlib
 import math
@@ -6,22 +6,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import SURROGATES
+from helpers import KL_SCALAR, SURROGATES, batch
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from torch.distributions import Normal, kl_divergence
+from strategies import EDGE_CASES, log_exactly, samples
+from torch.distributions import Categorical, Normal, kl_divergence
 
 import ppo_kl_scalar_continuous as kl_scalar
 
 KL_FORMS = [script for script in SURROGATES if "klip" in script]
 OTHERS = [script for script in SURROGATES if "klip" not in script]
-
-
-def log_exactly(ratio):
-    """The log ratio whose exponential, as torch computes it, is this float64 to the bit."""
-    near = math.log(ratio)
-    candidates = near + np.arange(-8, 9) * np.spacing(near)
-    return float(candidates[torch.as_tensor(candidates).exp().numpy() == ratio][0])
 
 
 EPSILONS = (0.2, 0.1, 0.3, 0.01, 0.5)
@@ -47,7 +40,7 @@ def evaluated(script, log_ratio, advantages, eps, old_logprob=0.0):
 
 
 def grid(eps):
-    """Log ratios from e^-300 to e^300, thick around the band and on both edges, times advantages of both signs and 0."""
+    """Log ratios from -300 to 300, thick around the band and on both edges, times advantages of both signs and 0."""
     low, high = EDGES[eps]
     around = np.concatenate([edge + np.array([-1e-3, -1e-9, 0.0, 1e-9, 1e-3]) for edge in (low, high)])
     log_ratio = np.concatenate([np.linspace(-1, 1, 81), around, [-300.0, -30.0, -3.0, 3.0, 30.0, 300.0]])
@@ -68,27 +61,19 @@ def test_gradient_is_theorem_1_on_a_grid(script, eps):
 def test_the_edges_of_the_band_belong_to_it(script, eps):
     """At w = 1±ε to the bit nothing is killed: the gradient is w Â."""
     advantages = np.array([-2.0, 2.0, -0.3, 0.3])
-    for log_ratio, edge in zip(EDGES[eps], (1 - eps, 1 + eps)):
+    for log_ratio, edge in zip(EDGES[eps], (1 - eps, 1 + eps), strict=True):
         _, gradient, ratio = evaluated(script, np.full(4, log_ratio), advantages, eps)
         assert (ratio == edge).all()
         np.testing.assert_array_equal(gradient, edge * advantages)
 
 
-# Not within some rounding steps of an edge: see test_float32_log_ratios_are_no_ties_in_float64.
-beside = st.floats(1e-14, 1e-6) | st.floats(-1e-6, -1e-14)
-near_an_edge = st.builds(float.__add__, st.sampled_from(EDGES[0.2]), beside)
-log_ratios = st.floats(-650, 650) | st.floats(-1, 1) | st.sampled_from(EDGES[0.2]) | near_an_edge
-# Half of the smallest numbers is rounded, and at a tie min passes on two halves.
-some_advantages = (st.floats(-1e6, 1e6) | st.floats(-3, 3)).map(lambda x: x if abs(x) > 1e-300 else 0.0)
-pairs = st.tuples(log_ratios, some_advantages)
-
-
 @pytest.mark.parametrize("script", SURROGATES)
 @settings(max_examples=300, deadline=None)
-@given(st.lists(pairs, min_size=1, max_size=20))
+@given(samples)
 @example([(EDGES[0.2][0], -1.0), (EDGES[0.2][1], 1.0), (0.0, 0.0), (-650.0, 1e6), (650.0, -1e6), (1e-300, 2e-300)])
-def test_gradient_is_theorem_1_anywhere(script, samples):
-    log_ratio, advantages = np.array(samples).T
+@example(EDGE_CASES)
+def test_gradient_is_theorem_1_anywhere(script, pairs):
+    log_ratio, advantages = np.array(pairs).T
     _, gradient, ratio = evaluated(script, log_ratio, advantages, 0.2)
     np.testing.assert_array_equal(gradient, closed_form(ratio, advantages, 0.2))
 
@@ -105,10 +90,10 @@ def test_float32_log_ratios_are_no_ties_in_float64(edge):
 
 @pytest.mark.parametrize("script", OTHERS)
 @settings(max_examples=300, deadline=None)
-@given(st.lists(pairs, min_size=1, max_size=20))
-def test_objective_is_theorem_2(script, samples):
-    """min(w Â, clip(w) Â), written out; w Â - Φ is equal in exact arithmetic, here up to rounding of its largest term."""
-    log_ratio, advantages = np.array(samples).T
+@given(samples)
+def test_objective_is_theorem_2(script, pairs):
+    """min(w Â, clip(w) Â), written out; w Â - Φ is equal in exact arithmetic, here up to rounding."""
+    log_ratio, advantages = np.array(pairs).T
     objective, _, ratio = evaluated(script, log_ratio, advantages, 0.2)
     expected = np.minimum(ratio * advantages, np.clip(ratio, 0.8, 1.2) * advantages)
     largest = np.maximum(ratio, 1.0) * np.abs(advantages)
@@ -136,6 +121,11 @@ def test_beta_is_minus_w_times_advantage_where_killed_and_held_constant(script):
         np.testing.assert_array_equal(gradient, closed_form(ratio, advantages, 0.2))
 
 
+def estimate(estimator, new_logprob, old_logprob):
+    """One of kl_scalar's estimates of the KL from log-probabilities alone."""
+    return kl_scalar.kl_estimate(estimator, None, new_logprob, batch(kl_scalar, logprobs=old_logprob))
+
+
 @pytest.mark.parametrize(
     ("estimator", "kl_gradient"), [("sample", lambda ratio: -np.ones_like(ratio)), ("k3", lambda ratio: ratio - 1)]
 )
@@ -145,40 +135,42 @@ def test_kl_scalar_gradient_with_an_estimator(estimator, kl_gradient):
     for beta in (0.0, 0.5, 30.0):
         new = torch.as_tensor(log_ratio).requires_grad_()
         old = torch.zeros_like(new)
-        kl = kl_scalar.kl_penalty(estimator, new, old, None, None)
+        kl = estimate(estimator, new, old)
         objective = kl_scalar.surrogate(new, old, torch.as_tensor(advantages), torch.tensor(beta), kl)
         (gradient,) = torch.autograd.grad(objective.sum(), new)
         ratio = np.exp(log_ratio)
         np.testing.assert_allclose(gradient, ratio * advantages - beta * kl_gradient(ratio), rtol=1e-13, atol=1e-13)
 
 
-def gaussians(rng, samples=200, actions=6):
-    """Two policies: means (samples, actions) and log stds (actions,)."""
-    return [
-        (torch.as_tensor(rng.normal(size=(samples, actions))), torch.as_tensor(rng.normal(scale=0.7, size=actions)))
-        for _ in range(2)
-    ]
-
-
-def test_full_kl_is_that_of_torch_distributions():
-    for seed in range(20):
-        new, old = gaussians(np.random.default_rng(seed))
-        expected = kl_divergence(Normal(old[0], old[1].exp()), Normal(new[0], new[1].exp())).sum(-1)
-        kl = kl_scalar.kl_penalty("full", None, None, new, old)
-        torch.testing.assert_close(kl, expected, rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(kl_scalar.kl_penalty("full", None, None, old, old), torch.zeros_like(kl))
-
-
-def test_full_kl_gradient_is_the_closed_form():
-    """∂KL/∂μ = (μ - μ_old) / σ², ∂KL/∂log σ = 1 - (σ_old² + (μ - μ_old)²) / σ²."""
-    (mean, logstd), (old_mean, old_logstd) = gaussians(np.random.default_rng(0))
-    mean.requires_grad_(), logstd.requires_grad_()
-    kl = kl_scalar.kl_penalty("full", None, None, (mean, logstd), (old_mean, old_logstd))
-    mean_gradient, logstd_gradient = torch.autograd.grad(kl.sum(), (mean, logstd))
-    mean, logstd, old_mean, old_logstd = (x.detach().numpy() for x in (mean, logstd, old_mean, old_logstd))
-    np.testing.assert_allclose(mean_gradient, (mean - old_mean) / np.exp(2 * logstd), rtol=1e-12)
-    expected = 1 - (np.exp(2 * old_logstd) + (mean - old_mean) ** 2) / np.exp(2 * logstd)
-    np.testing.assert_allclose(logstd_gradient, expected.sum(0), rtol=1e-12)
+@pytest.mark.parametrize("script", KL_SCALAR)
+@pytest.mark.parametrize("seed", range(5))
+def test_full_kl_is_that_of_torch_distributions(script, seed):
+    """Its value, and its gradient with respect to every parameter of the new policy; 0 for the old policy itself."""
+    module = importlib.import_module(script)
+    torch.manual_seed(seed)
+    agent, old_agent = (module.Agent(4, 6).double() for _ in range(2))
+    with torch.no_grad():
+        for param in (*agent.parameters(), *old_agent.parameters()):
+            param.add_(torch.randn_like(param) * 0.3)
+    obs = torch.randn(200, 4, dtype=torch.float64)
+    unused = torch.zeros(200)
+    if "cartpole" in script:
+        old, new = (Categorical(logits=x.actor(obs)) for x in (old_agent, agent))
+        stored = {"old_policy": old.logits.detach()}
+        expected = kl_divergence(old, new)
+    else:
+        old, new = (Normal(x.actor_mean(obs), x.actor_logstd.exp()) for x in (old_agent, agent))
+        stored = {"old_mean": old.mean.detach(), "old_logstd": old_agent.actor_logstd.detach().expand(200, 6)}
+        expected = kl_divergence(old, new).sum(-1)
+    old_policy = batch(module, obs=obs, logprobs=unused, **stored)
+    kl = module.kl_estimate("full", agent, unused, old_policy)
+    torch.testing.assert_close(kl, expected, rtol=1e-11, atol=1e-11)
+    params = [param for name, param in agent.named_parameters() if name.startswith("actor")]
+    gradients = (torch.autograd.grad(x.mean(), params, retain_graph=True) for x in (kl, expected))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+    same = module.kl_estimate("full", old_agent, unused, old_policy)
+    torch.testing.assert_close(same, torch.zeros_like(same))
 
 
 @pytest.mark.parametrize("estimator", ["sample", "k3"])
@@ -186,29 +178,23 @@ def test_the_estimators_average_to_the_kl(estimator):
     torch.manual_seed(0)
     old, new = Normal(torch.tensor(0.3).double(), 1.1), Normal(torch.tensor(0.5).double(), 0.9)
     actions = old.sample((400_000,))
-    kl = kl_scalar.kl_penalty(estimator, new.log_prob(actions), old.log_prob(actions), None, None)
+    kl = estimate(estimator, new.log_prob(actions), old.log_prob(actions))
     assert abs(kl.mean() - kl_divergence(old, new)) < 5 * kl.std() / len(actions) ** 0.5
     if estimator == "k3":
         assert (kl >= 0).all()
 
 
-def test_beta_adapts_beyond_its_edges_only():
+@pytest.mark.parametrize("script", KL_SCALAR)
+def test_beta_adapts_beyond_its_edges_only_and_within_its_bounds(script):
+    adapted = importlib.import_module(script).adapted_beta
     target = 0.02
     above, below = 1.5 * target, target / 1.5
     for beta in (1.0, 0.3, 64.0):
-        assert kl_scalar.adapted(beta, above, target) == beta
-        assert kl_scalar.adapted(beta, math.nextafter(above, 1), target) == 2 * beta
-        assert kl_scalar.adapted(beta, 100.0, target) == 2 * beta
-        assert kl_scalar.adapted(beta, target, target) == beta
-        assert kl_scalar.adapted(beta, below, target) == beta
-        assert kl_scalar.adapted(beta, math.nextafter(below, 0), target) == beta / 2
-        assert kl_scalar.adapted(beta, -1.0, target) == beta / 2  # the sampled estimate can be negative
-
-
-def test_beta_stays_within_its_bounds():
-    assert kl_scalar.adapted(8000.0, 1.0, 0.02) == 1e4
-    assert kl_scalar.adapted(1e4, 1.0, 0.02) == 1e4
-    assert kl_scalar.adapted(1.5e-4, 0.0, 0.02) == 1e-4
-    assert kl_scalar.adapted(1e-4, 0.0, 0.02) == 1e-4
-    assert kl_scalar.adapted(1e4, 0.0, 0.02) == 5e3
-    assert kl_scalar.adapted(1e-4, 1.0, 0.02) == 2e-4
+        for kl in (below, target, above):
+            assert adapted(beta, kl, target) == beta
+        for kl in (math.nextafter(above, 1), 100.0):
+            assert adapted(beta, kl, target) == 2 * beta
+        for kl in (math.nextafter(below, 0), -1.0):  # the sampled estimate can be negative
+            assert adapted(beta, kl, target) == beta / 2
+    assert [adapted(beta, 1.0, target) for beta in (8000.0, 1e4, 1e-4)] == [1e4, 1e4, 2e-4]
+    assert [adapted(beta, 0.0, target) for beta in (1.5e-4, 1e-4, 1e4)] == [1e-4, 1e-4, 5e3]

@@ -6,11 +6,12 @@ import sys
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from helpers import SHORT, environment, run, run_all
+from helpers import SHORT, environment, run, run_all, task
 
 HOPPER = ("ppo_klip_continuous", *SHORT, "--total-timesteps", "256", "--no-compile", "--run-name", "mine")
 CARTPOLE = ("ppo_klip_cartpole", "--total-timesteps", "512", "--run-name", "mine")
 TASKS = {"Hopper": HOPPER, "CartPole": CARTPOLE}
+FRAMES = {"Hopper": (480, 480), "CartPole": (400, 600)}
 
 
 @pytest.fixture(scope="module")
@@ -26,34 +27,34 @@ def egl():
 
 @pytest.fixture(scope="module")
 def runs(egl, tmp_path_factory):
-    commands = {f"{task} filmed": (*command, "--capture-video") for task, command in TASKS.items()}
+    commands = {f"{name} filmed": (*command, "--capture-video") for name, command in TASKS.items()}
     headless = {"MUJOCO_GL": "egl", "SDL_VIDEODRIVER": "dummy"}
     return run_all(tmp_path_factory.mktemp("video"), commands | TASKS, **headless)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_the_videos_show_something_that_moves(runs, task):
-    filmed = runs[f"{task} filmed"]
+@pytest.mark.parametrize("name", TASKS)
+def test_the_videos_show_something_that_moves(runs, name):
+    filmed = runs[f"{name} filmed"]
     videos = sorted((filmed.cwd / "videos/mine").glob("*.mp4"))
     assert len(videos) >= 2
     for video in videos:
         frames = iio.imread(video)
         assert len(frames) > 5
-        assert frames.shape[1:3] == {"Hopper": (480, 480), "CartPole": (400, 600)}[task]
+        assert frames.shape[1:3] == FRAMES[name]
         assert frames.std() > 10, "a blank picture"
         assert np.abs(np.diff(frames[:, ::4, ::4].astype(int), axis=0)).max() > 50, "a still picture"
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_filming_is_quiet_and_changes_nothing(runs, task):
-    filmed, plain = runs[f"{task} filmed"], runs[task]
+@pytest.mark.parametrize("name", TASKS)
+def test_filming_is_quiet_and_changes_nothing(runs, name):
+    filmed, plain = runs[f"{name} filmed"], runs[name]
     assert filmed.stderr == ""
     assert filmed.result["params_sha256"] == plain.result["params_sha256"]
     assert not (plain.cwd / "videos").exists()
 
 
 @pytest.mark.parametrize(
-    ("task", "variables"),
+    ("name", "variables"),
     [
         ("Hopper", {}),
         ("Hopper", {"MUJOCO_GL": "egl", "__EGL_VENDOR_LIBRARY_DIRS": "/nonexistent"}),
@@ -61,10 +62,28 @@ def test_filming_is_quiet_and_changes_nothing(runs, task):
     ],
     ids=["no display", "no EGL driver", "unknown SDL driver"],
 )
-def test_a_missing_renderer_is_named(task, variables, tmp_path):
+def test_a_missing_renderer_is_named(name, variables, tmp_path):
     """The renderer's own warnings and last words may stand around the line."""
-    done = run(tmp_path, *TASKS[task], "--capture-video", **variables)
+    done = run(tmp_path, *TASKS[name], "--capture-video", **variables)
     assert done.returncode == 2
     assert list(tmp_path.iterdir()) == []
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert "--capture-video" in line and "MUJOCO_GL=egl" in line
+
+
+def test_the_video_of_an_endless_episode_ends(tmp_path):
+    """Its frames are in memory until then."""
+    arguments = (
+        "--env-id",
+        task("cartpole", "Endless"),
+        "--num-envs",
+        "1",
+        "--num-steps",
+        "1200",
+        "--run-name",
+        "mine",
+    )
+    done = run(tmp_path, "ppo_klip_cartpole", *arguments, "--total-timesteps", "1200", "--capture-video")
+    assert (done.returncode, done.stderr) == (0, "")
+    (video,) = tmp_path.glob("videos/mine/*.mp4")
+    assert len(iio.imread(video)) == 1000
