@@ -285,7 +285,7 @@ function startCoefficient() {
 
 // --- 3. Runs
 
-const folderText = (folder) => (folder === "" ? "the sweep's own" : folder);
+const folderText = (folder) => (folder === "" ? "defaults" : folder);
 const linesOf = (task, folder) => data.lines.filter((line) => line.task === task && line.folder === folder);
 
 function unique(values) {

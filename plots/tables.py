@@ -46,7 +46,7 @@ HOW_TO_READ = {
     ),
     "breakout": (
         "HalfCheetah-v4: seeds that break out",
-        f"How many seeds end above {compare.BREAKOUT:,}, which lies in the gap between the two kinds of runs.",
+        f"How many seeds end above {compare.BREAKOUT:,}; most stay near 1,700, some break out.",
     ),
     "peer": (
         "Beside Stable-Baselines3",
