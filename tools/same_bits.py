@@ -284,17 +284,23 @@ def compare(case, old_side, new_side, folder):
 
 
 def compare_all(cases, old, new, folder, workers):
-    """Yield the Pair of each case as it is done; each worker has a process for each side."""
+    """Yield the Pair of each case as it is done; each worker has a process for each side.
+
+    It starts new ones for another unit, since what torch compiled for one script in a process can change the last bit of
+    the next one's.
+    """
     local, sides = threading.local(), []
 
-    def start():
-        local.sides = Side(old), Side(new)
-        sides.extend(local.sides)
-
     def work(number, case):
+        if getattr(local, "unit", None) != case.unit:
+            for side in getattr(local, "sides", ()):
+                side.close()
+            local.unit = case.unit
+            local.sides = Side(old), Side(new)
+            sides.extend(local.sides)
         return compare(case, *local.sides, folder / str(number))
 
-    with ThreadPoolExecutor(workers, initializer=start) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(work, number, case) for number, case in enumerate(cases)]
         for future in as_completed(futures):
             yield future.result()
