@@ -158,8 +158,8 @@ def flags(runs):
 
 
 def of_one_version(runs):
-    """Of a variant's runs those of the version that is compared: the present one if it has runs, else the one with
-    most."""
+    """Of a variant's runs of a task those of the version that is compared: the present one if it has runs, else the one
+    with most."""
     if runs["version"].nunique() == 1:
         return runs
     sha = present_sha256(runs["variant"].iloc[0], runs["discrete"].iloc[0])
@@ -205,11 +205,11 @@ def comparison(rows):
     """
     every_run = typed(rows)
     of_version, chosen, notes = [], [], []
-    for (variant, _), of_variant in every_run.groupby(["variant", "discrete"], observed=True):
+    for (variant, task), of_variant in every_run.groupby(["variant", "env_id"], observed=True):
         current = of_one_version(of_variant)
         of_version.append(current)
         others = of_variant.drop(current.index)
-        for (task, sha), part in others.groupby(["env_id", "script_sha256"], observed=True):
+        for sha, part in others.groupby("script_sha256", observed=True):
             version = f"script_sha256 {sha[:8] or 'unknown'}"
             notes.append(f"{task}, {variant}: runs of another version, {version}: {len(part)}")
     every_run = pd.concat(of_version).sort_index()

@@ -286,8 +286,8 @@ def compare(case, old_side, new_side, folder):
 def compare_all(cases, old, new, folder, workers):
     """Yield the Pair of each case as it is done; each worker has a process for each side.
 
-    It starts new ones for another unit, since what torch compiled for one script in a process can change the last bit of
-    the next one's.
+    It starts new ones for another unit: what torch compiled for one script in a process can change the last bit of the
+    next one's.
     """
     local, sides = threading.local(), []
 
