@@ -41,8 +41,7 @@ def surrogate(new_logprob, old_logprob, advantages, clip_coef):
 
 if __name__ == "__main__":
     args = tyro.cli(Args)
-    klip.surrogate = surrogate
-    klip.train(args)
+    klip.train(args, surrogate)
 """
 
 LOOP = ROOT / "betas" / "loop.py"

@@ -395,7 +395,7 @@ TRAINED = (*SHORT, "--total-timesteps", "1024", "--no-compile")
 CHANGED = {
     "clip_eps": ("--eps", 0.1),
     "clip_higher": ("--eps-low", 0.1, "--eps-high", 0.4),
-    "dual_clip": ("--c", 2.0),
+    "dual_clip": ("--c", 1.3),  # above it a sample must come within the run
     "rollback": ("--alpha", 0.1),
     "sapo": ("--tau-pos", 2.0, "--tau-neg", 3.0),
     "cispo": ("--eps-low", 0.5, "--eps-high", 0.5),
