@@ -71,7 +71,7 @@ def repository(tmp_path_factory):
         r"rewards \+ gamma \* next_values \* ~terminations - values",
         "gamma * next_values * ~terminations - values + rewards",
     )
-    repository.edit(SCALAR, r"\bold_values\b", "values_before")
+    repository.edit(SCALAR, r"\bclipped_values\b", "values_near_the_old")
     repository.edit(SCALAR, r"\Z", "# A comment changes nothing.\n")
     repository.second = repository.commit()
     return repository
