@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 from pydantic.dataclasses import dataclass
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -20,13 +20,14 @@ from betas.loop import parse
 @dataclass(config={"allow_inf_nan": False})
 class Args(ppo_klip_continuous.Args):
     exp_name: str = Path(__file__).stem  # the name of this experiment
+    eps: PositiveFloat = 0.2  # ε of the policy (--clip-coef: of the value loss and the tags alone)
     alpha: NonNegativeFloat = 0.3  # α, how hard w is pulled back towards the band (0: PPO-Clip)
 
 
-def surrogate(new_logprob, old_logprob, advantages, clip_coef, alpha=0.3):
+def surrogate(new_logprob, old_logprob, advantages, clip_coef, eps=0.2, alpha=0.3):
     """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
     ratio = (new_logprob - old_logprob).exp()
-    kill = ((ratio > 1 + clip_coef) & (advantages > 0)) | ((ratio < 1 - clip_coef) & (advantages < 0))
+    kill = ((ratio > 1 + eps) & (advantages > 0)) | ((ratio < 1 - eps) & (advantages < 0))
     beta = torch.where(kill, -(1 + alpha) * ratio * advantages, 0.0).detach()
     kl = old_logprob - new_logprob
     return ratio * advantages - beta * kl
@@ -34,4 +35,4 @@ def surrogate(new_logprob, old_logprob, advantages, clip_coef, alpha=0.3):
 
 if __name__ == "__main__":
     args, script = parse(Args)
-    script.train(args, partial(surrogate, alpha=args.alpha))
+    script.train(args, partial(surrogate, eps=args.eps, alpha=args.alpha))
