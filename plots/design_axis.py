@@ -38,8 +38,8 @@ FORMULAS = {
 RATIOS = np.linspace(0.01, 3.4, 679)
 LARGEST = 3  # of the colours
 SIGNS = {
-    1: {"color": "#0072B2", "linewidth": 2.4},
-    -1: {"color": "#D55E00", "linewidth": 2.4, "linestyle": (0, (3, 1.2))},
+    1: {"color": "black", "linewidth": 2.4},
+    -1: {"color": "#7A3FB0", "linewidth": 2.4, "linestyle": (0, (3, 1.2))},
 }
 EDGE = {"color": "0.35", "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
 FREE = {"color": "0.35", "linewidth": 1.0}
@@ -65,7 +65,7 @@ def draw_plane(ax, name):
     ratio, advantages = np.meshgrid(RATIOS, np.linspace(-2, 2, 200))  # an even number, so that no Â is 0
     beta = (factor(name, ratio, advantages) - ratio) * advantages
     beta[np.abs(beta) < 1e-9] = 0.0  # the difference of two floats
-    image = ax.pcolormesh(ratio, advantages, beta, cmap="PuOr", vmin=-LARGEST, vmax=LARGEST, rasterized=True)
+    image = ax.pcolormesh(ratio, advantages, beta, cmap="PiYG", vmin=-LARGEST, vmax=LARGEST, rasterized=True)
     ax.axhline(0, color="0.35", linewidth=0.6)
     ax.set(xlim=(0, RATIOS[-1]), xticks=[0, 1, 2, 3], yticks=[-2, 0, 2])
     ax.tick_params(labelbottom=False)

@@ -217,7 +217,7 @@ function rows(numbers, width) {
 function betaColors() {
   const colors = data.colors.map((value, place) => [place / (data.colors.length - 1), value]);
   if (!dark.matches) return colors;
-  return [[0, "#ffb35c"], [0.25, "#b35806"], [0.5, color("ground")], [0.75, "#6b53a8"], [1, "#c3b5f5"]];
+  return [[0, "#f9aed8"], [0.25, "#b0307f"], [0.5, color("ground")], [0.75, "#4d8a22"], [1, "#bfe68f"]];
 }
 
 function drawCoefficient() {
@@ -259,8 +259,8 @@ function drawCoefficient() {
     hovertemplate: `w = %{x:.2f}<br>g / Â = %{y:.2f}<extra>${name}</extra>`,
   });
   const free = line("no trust region", coefficients.line_ratios, { color: color("soft"), width: 1 });
-  const up = line("Â > 0 (here 1)", positive, { color: color("pass"), width: 3 });
-  const down = line("Â < 0 (here −1)", negative, { color: color("kill"), width: 3, dash: "dash" });
+  const up = line("Â > 0 (here 1)", positive, { color: color("ink"), width: 3 });
+  const down = line("Â < 0 (here −1)", negative, { color: color("worse"), width: 3, dash: "dash" });
   draw("factor", [free, up, down], {
     xaxis: { title: { text: "w" }, range: [0, 3.4] },
     yaxis: { title: { text: "g / Â" }, range: [-1.5, 3.4] },

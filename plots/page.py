@@ -6,6 +6,7 @@ page.html is its text and its controls, page.js moves what is prepared here: no 
 
 import base64
 import importlib
+import inspect
 import json
 import re
 import shlex
@@ -172,17 +173,23 @@ def surrogates(folder=ROOT / "betas"):
     return found, failures
 
 
+def with_epsilon(surrogate, epsilon):
+    """The surrogate with this ε as its `eps`, where it has one beside clip_coef, as spo and rollback do."""
+    return partial(surrogate, eps=epsilon) if "eps" in inspect.signature(surrogate).parameters else surrogate
+
+
 def coefficient(surrogate):
-    """For each ε the plane of β_t, and the gradient over Â for both signs of Â. Values are stored once, by number."""
+    """For each ε the plane of β_t, and the gradient over Â for both signs of Â."""
     ratio, advantages = np.meshgrid(PLANE_RATIOS, PLANE_ADVANTAGES)
     planes = []
     lines = []
     for epsilon in EPSILONS:
         clip_coef = torch.tensor(epsilon, dtype=torch.float64)
-        beta = gradient(surrogate, ratio, advantages, clip_coef) - ratio * advantages
+        at_epsilon = with_epsilon(surrogate, epsilon)
+        beta = gradient(at_epsilon, ratio, advantages, clip_coef) - ratio * advantages
         beta[np.abs(beta) < 1e-9] = 0.0  # the difference of two floats
         signs = np.repeat([1.0, -1.0], len(LINE_RATIOS))
-        factor = gradient(surrogate, np.tile(LINE_RATIOS, 2), signs, clip_coef) / signs
+        factor = gradient(at_epsilon, np.tile(LINE_RATIOS, 2), signs, clip_coef) / signs
         planes.append(pack(beta))
         lines.append(pack(factor))
     return planes, lines
@@ -418,7 +425,7 @@ def page(runs, curves):
         "methods": in_order([*VARIANTS, *runs["variant"]], VARIANTS),
         "main": VARIANTS,
         "looks": looks([*VARIANTS, *runs["variant"], "none", "spo", "rollback"]),
-        "colors": plotly.colors.diverging.PuOr,
+        "colors": plotly.colors.diverging.PiYG,
         "lines": lines,
         "means": means,
         "paper": paper(),

@@ -66,7 +66,7 @@ def draw_plane(ax):
     beta = implied_beta("klip", ratio.ravel(), advantage.ravel()).reshape(ratio.shape)
     killed = np.abs(beta) > ROUNDING
     beta = np.where(killed, beta, np.nan)
-    ax.pcolormesh(ratio, advantage, beta, cmap="PuOr", vmin=-3.6, vmax=3.6, rasterized=True)
+    ax.pcolormesh(ratio, advantage, beta, cmap="PiYG", vmin=-3.6, vmax=3.6, rasterized=True)
     for at, levels in ((1.35, (-2, -1)), (0.68, (0.5, 1))):
         lines = ax.contour(ratio, advantage, beta, levels, colors="black", linewidths=0.7, linestyles="-")
         ax.clabel(lines, fmt="%g", fontsize=9, manual=[(at, -level / at) for level in levels])

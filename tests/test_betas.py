@@ -62,13 +62,13 @@ def dual_clip(w, advantages, _, eps, c=3.0):
     return torch.where(advantages < 0, torch.max(clipped, c * advantages), clipped)
 
 
-def rollback(w, advantages, _, eps, alpha=0.3):
+def rollback(w, advantages, _, clip_coef, eps=0.2, alpha=0.3):
     line = torch.where(w <= 1 - eps, -alpha * w + (1 + alpha) * (1 - eps), w)
     line = torch.where(w >= 1 + eps, -alpha * w + (1 + alpha) * (1 + eps), line)
     return torch.min(w * advantages, line * advantages)
 
 
-def spo(w, advantages, _, eps):
+def spo(w, advantages, _, clip_coef, eps=0.2):
     return w * advantages - advantages.abs() / (2 * eps) * (w - 1) ** 2
 
 
@@ -142,7 +142,7 @@ def tolerance(w, advantages, eps, width=1.0):
 def edges(name, eps, advantages, arguments):
     if name in ("clip_higher", "cispo"):
         return [1 - arguments["eps_low"], 1 + arguments["eps_high"]]
-    if name == "clip_eps":
+    if name in ("clip_eps", "rollback"):
         return [1 - arguments["eps"], 1 + arguments["eps"]]
     if name == "aband":
         half_width = arguments["eps"] * np.abs(advantages).clip(0.5, 2.0)
@@ -161,7 +161,8 @@ ARGUMENTS = {
     "clip_higher": {"eps_low": st.floats(0.01, 0.99), "eps_high": st.floats(0.01, 5)},
     "cispo": {"eps_low": st.floats(0.01, 10), "eps_high": st.floats(0.01, 5)},
     "dual_clip": {"c": st.floats(1.01, 20)},
-    "rollback": {"alpha": st.floats(0, 5)},
+    "rollback": {"eps": st.floats(0.01, 0.99), "alpha": st.floats(0, 5)},
+    "spo": {"eps": st.floats(0.01, 5)},
     "sapo": {"tau_pos": st.floats(0.01, 20), "tau_neg": st.floats(0.01, 20)},
     "ano": {"eps": st.floats(0.01, 5)},
     "dpo": {"alpha": st.floats(0.01, 20), "eta": st.floats(0.01, 20)},
@@ -237,7 +238,9 @@ def test_the_edges_belong_to_the_band():
             edge = float(w[0])
             eps = abs(edge - 1)
             assert (w == (1 + eps if edge > 1 else 1 - eps)).all()
-            arguments = {"dual_clip": {"c": edge if edge > 1 else 3.0}, "clip_eps": {"eps": eps}}.get(name, {})
+            arguments = {"c": edge if edge > 1 else 3.0} if name == "dual_clip" else {}
+            if name in ("clip_eps", "rollback"):
+                arguments = {"eps": eps}
             if name in ("clip_higher", "cispo"):
                 arguments = {"eps_high" if edge > 1 else "eps_low": eps}
             ours, _ = gradients(name, log_ratio, advantages, eps, **arguments)
@@ -344,7 +347,8 @@ OUT_OF_RANGE = {
     "clip_higher": {"eps_low": 0, "eps_high": -1},
     "cispo": {"eps_low": -1, "eps_high": 0},
     "dual_clip": {"c": 1},
-    "rollback": {"alpha": -0.1},
+    "rollback": {"eps": 0, "alpha": -0.1},
+    "spo": {"eps": 0},
     "sapo": {"tau_pos": 0, "tau_neg": -1},
     "soft": {"width": 0, "shape": "square"},
     "ano": {"eps": 0},
@@ -396,7 +400,8 @@ CHANGED = {
     "clip_eps": ("--eps", 0.1),
     "clip_higher": ("--eps-low", 0.1, "--eps-high", 0.4),
     "dual_clip": ("--c", 1.3),  # above it a sample must come within the run
-    "rollback": ("--alpha", 0.1),
+    "rollback": ("--eps", 0.1, "--alpha", 0.1),
+    "spo": ("--eps", 0.1),
     "sapo": ("--tau-pos", 2.0, "--tau-neg", 3.0),
     "cispo": ("--eps-low", 0.5, "--eps-high", 0.5),
     "soft": ("--shape", "softmin", "--width", 0.05, "--save-model"),
