@@ -4,8 +4,9 @@ Maximises, per sample, with the ratio w = π_new(a|s) / π_old(a|s) and the adva
 
     w Â - β KL(π_old ‖ π_new),   β fixed, or adapted to keep the KL near a target        (Schulman et al. 2017, eq. 8)
 
-Theorem 1 (Colletti & Holzinger 2026, arXiv 2606.23932): with the KL sampled as -log w, PPO-Clip is this with a
-coefficient β_t that varies per sample. Here β does not: it trains to other parameters than clip, phi and klip.
+Theorem 1 (Colletti & Holzinger 2026, arXiv 2606.23932): with the KL sampled as -log w, PPO-Clip has the gradient of
+this with a coefficient β_t that varies per sample. Here β is the same for all samples, so that it trains to other
+parameters than ppo_clip, ppo_phi and ppo_klip.
 
     python ppo_kl_scalar_cartpole.py --env-id CartPole-v1 --seed 0 --adaptive-beta
     diff ppo_clip_cartpole.py ppo_kl_scalar_cartpole.py
@@ -40,6 +41,7 @@ from tqdm import tqdm
 ADAM_BETA1 = 0.9
 ADAM_BETA2 = 0.999
 ADAM_EPS = 1e-5
+ADVANTAGE_EPS = 1e-8  # keeps a division by the standard deviation of advantages finite
 MAX_EVAL_STEPS = 10_000  # the longest episode of an evaluation; some environments never end one
 MAX_VIDEO_STEPS = 1_000  # the longest video; its frames are kept in memory
 
@@ -68,10 +70,10 @@ class Args:
     anneal_lr: bool = True  # anneal the learning rate linearly to 0
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.99  # the discount factor γ
     gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95  # the λ of generalised advantage estimation
-    num_minibatches: PositiveInt = 8  # minibatches per epoch (the bit identity needs 2^k samples in each)
+    num_minibatches: PositiveInt = 8  # minibatches per epoch (clip = klip to the bit needs 2^k samples in each)
     update_epochs: PositiveInt = 10  # the number of epochs per rollout
     norm_adv: Literal["rollout", "minibatch", "none"] = "rollout"  # over what to normalise advantages
-    clip_coef: Annotated[float, Field(gt=0, lt=1)] = 0.2  # ε, the half width of the band of value loss and diagnostics
+    clip_coef: Annotated[float, Field(gt=0, lt=1)] = 0.2  # ε, of the clipped value loss and the diagnostics alone
     clip_vloss: bool = True  # clip the value loss, also at ε
     ent_coef: NonNegativeFloat = 0.0  # the weight of the entropy bonus
     vf_coef: NonNegativeFloat = 0.5  # the weight of the value loss
@@ -79,8 +81,8 @@ class Args:
     target_kl: PositiveFloat | None = None  # stop updating on a rollout after an epoch whose mean KL is above this
     beta: NonNegativeFloat = 1.0  # β, the coefficient of the KL penalty (at the start, if adaptive)
     adaptive_beta: bool = False  # adapt β once per rollout
-    kl_target: PositiveFloat = 0.02  # the KL that an adaptive β aims at
-    kl_penalty: Literal["full", "sample", "k3"] = "full"  # closed form, sampled -log w, or k3 = (w-1) - log w
+    kl_target: PositiveFloat = 0.02  # the KL that an adaptive β aims at (--target-kl ends the epochs early)
+    kl_penalty: Literal["full", "sample", "k3"] = "full"  # closed form, sampled -log w (k1), or k3 = (w-1) - log w
 
     def __post_init__(self):
         batch_size = self.num_envs * self.num_steps
@@ -88,9 +90,10 @@ class Args:
             raise ValueError(f"--num-minibatches must divide num_envs * num_steps = {batch_size}")
         if self.total_timesteps < batch_size:
             raise ValueError(f"--total-timesteps must be at least one rollout, num_envs * num_steps = {batch_size}")
-        for flag, name in (("--run-name", self.run_name), ("--exp-name", self.exp_name)):
-            if name is not None and (not Path(name).parts or Path(name).is_absolute() or ".." in Path(name).parts):
-                raise ValueError(f"{flag} must name a folder below runs/, not {name!r}")
+        if not is_folder_name(self.exp_name):
+            raise ValueError(f"--exp-name must name a folder below runs/, not {self.exp_name!r}")
+        if self.run_name is not None and not is_folder_name(self.run_name):
+            raise ValueError(f"--run-name must name a folder below runs/, not {self.run_name!r}")
 
 
 def surrogate(new_logprob, old_logprob, advantages, beta, kl):
@@ -111,7 +114,10 @@ def kl_estimate(estimator, agent, new_logprobs, batch):
 
 
 def adapted_beta(beta, kl, target):
-    """The next rollout's β (Schulman et al. 2017, §4), kept within bounds from which it can come back."""
+    """The next rollout's β (Schulman et al. 2017, §4): doubled where the KL is far above the target, halved far below.
+
+    It stays within bounds from either of which it can recover.
+    """
     if kl > 1.5 * target:
         beta = 2 * beta
     elif kl < target / 1.5:
@@ -130,9 +136,9 @@ class Agent(nn.Module):
     def forward(self, obs, actions):
         """obs (N, obs_dim), actions (N,) -> log π(a|s) (N,), entropy (N,), value (N,)."""
         # This is torch.distributions.Categorical, written out so that it is fast and compiles into one graph.
-        logprobs = self.actor(obs).log_softmax(-1)
-        logprob = logprobs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        entropy = -(logprobs.exp() * logprobs).sum(-1)
+        all_logprobs = self.actor(obs).log_softmax(-1)
+        logprob = all_logprobs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        entropy = -(all_logprobs.exp() * all_logprobs).sum(-1)
         return logprob, entropy, self.critic(obs).squeeze(-1)
 
 
@@ -168,8 +174,8 @@ def check_numpy_actor(agent, actor, obs):
     """End the program if the numpy copy of the actor is another network: it would collect off-policy data unnoticed."""
     with torch.no_grad():
         expected = agent.actor(obs).cpu().numpy()
-    found = actor(obs.cpu().numpy())
-    if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-3, atol=1e-5):
+    actual = actor(obs.cpu().numpy())
+    if actual.shape != expected.shape or not np.allclose(actual, expected, rtol=1e-3, atol=1e-5):
         fail("the networks of mlp() and numpy_actor() differ; what is changed in one must be changed in the other")
 
 
@@ -180,8 +186,10 @@ def fail(message):
 
 
 class DropInfo(gym.Wrapper):
-    """Drop info, which nothing here reads: to collect it costs a tenth of a step. Copy observations, whose array some
-    environments use again."""
+    """Drop info, which nothing here reads and which costs a tenth of a step to collect.
+
+    Copy observations: an environment that uses its array again would overwrite an episode's last observation at reset.
+    """
 
     def reset(self, **kwargs):
         obs, _ = self.env.reset(**kwargs)
@@ -215,16 +223,18 @@ def make_env(env_id, render=False):
 
 def make_envs(args):
     """The vector of environments to train in; the first one can render if videos are asked for."""
-    makers = [partial(make_env, args.env_id, args.capture_video and index == 0) for index in range(args.num_envs)]
-    # copy=False: the training loop has used an observation up before the next step overwrites it.
-    return gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP, copy=False)
+    first_env = partial(make_env, args.env_id, render=args.capture_video)
+    other_env = partial(make_env, args.env_id)
+    env_fns = [first_env] + [other_env] * (args.num_envs - 1)
+    # copy=False is safe: the training loop stores an observation before the next step overwrites it.
+    return gym.vector.SyncVectorEnv(env_fns, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP, copy=False)
 
 
 def gae(rewards, values, next_values, terminations, dones, gamma, gae_lambda):
     """Generalised advantage estimation (Schulman et al. 2016). All arrays are (T, n), and so is the result.
 
-    next_values are those of the states that the steps led to. A time limit bootstraps from them, a terminal state does
-    not; the recursion stops at both.
+    next_values[t] are the values of the states that step t led to, before any reset. dones[t] says whether step t ended
+    the episode. A time limit bootstraps from next_values, a terminal state does not; the recursion stops at both.
     """
     delta = rewards + gamma * next_values * ~terminations - values
     decay = gamma * gae_lambda * ~dones
@@ -237,7 +247,7 @@ def gae(rewards, values, next_values, terminations, dones, gamma, gae_lambda):
 
 
 class Batch(NamedTuple):
-    """Samples to learn from: those of a rollout or of a minibatch. The first dimension of each tensor is the sample."""
+    """The samples of a rollout or of a minibatch. The first dimension of each tensor is the sample."""
 
     obs: torch.Tensor
     actions: torch.Tensor
@@ -248,28 +258,43 @@ class Batch(NamedTuple):
     old_policy: torch.Tensor  # the log-probabilities of all actions
 
     def select(self, index):
-        """The Batch of the samples that index selects."""
-        return Batch(*(column[index] for column in self))
+        """The Batch of the samples that index, a tensor or a slice, selects."""
+        return Batch(*(tensor[index] for tensor in self))
+
+
+def zero_batch(size, envs, device):
+    """A Batch of this many samples, all zero, with the shapes that the environments need."""
+    obs_dim = envs.single_observation_space.shape[0]
+    num_actions = int(envs.single_action_space.n)
+    return Batch(
+        obs=torch.zeros(size, obs_dim, device=device),
+        actions=torch.zeros(size, dtype=torch.int64, device=device),
+        logprobs=torch.zeros(size, device=device),
+        advantages=torch.zeros(size, device=device),
+        returns=torch.zeros(size, device=device),
+        values=torch.zeros(size, device=device),
+        old_policy=torch.zeros(size, num_actions, device=device),
+    )
 
 
 class Adam:
     """Adam (Kingma & Ba 2015), with the gradient's norm clipped; it changes params in place as torch.optim.Adam would.
 
-    It is written out because torch.optim.Adam cannot be in one graph with the loss; beside it an update takes 1.6 times
-    as long.
+    It is written out because torch.optim.Adam cannot be compiled into one graph with the loss. With that one an update
+    takes 1.6 times as long.
     """
 
     def __init__(self, params):
         self.exp_avgs = [torch.zeros_like(param) for param in params]
         self.exp_avg_sqs = [torch.zeros_like(param) for param in params]
-        self.num_steps = torch.zeros((), dtype=torch.float64, device=params[0].device)
+        self.step_count = torch.zeros((), dtype=torch.float64, device=params[0].device)
 
     def step(self, params, grads, learning_rate, max_grad_norm):
         grad_norm = torch.sqrt(sum((grad**2).sum() for grad in grads))
-        scale = (max_grad_norm / (grad_norm + 1e-6)).clamp(max=1.0)
-        self.num_steps += 1
-        step_size = learning_rate / (1 - ADAM_BETA1**self.num_steps)
-        correction = torch.sqrt(1 - ADAM_BETA2**self.num_steps)
+        scale = (max_grad_norm / (grad_norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+        self.step_count += 1
+        step_size = learning_rate / (1 - ADAM_BETA1**self.step_count)
+        correction = torch.sqrt(1 - ADAM_BETA2**self.step_count)
         for param, grad, exp_avg, exp_avg_sq in zip(params, grads, self.exp_avgs, self.exp_avg_sqs, strict=True):
             clipped_grad = grad * scale
             exp_avg.lerp_(clipped_grad, 1 - ADAM_BETA1)
@@ -284,7 +309,7 @@ def update(args, surrogate, agent, adam, learning_rate, clip_coef, beta, minibat
     kl = kl_estimate(args.kl_penalty, agent, new_logprobs, minibatch)
 
     # In float64. In float32, w Â and clip(w) Â can round to the same number just outside the band; torch.min then
-    # splits the gradient between them, and the three forms diverge.
+    # splits the gradient between them, and the three forms diverge. (Inside the band both have the same gradient.)
     objective = surrogate(
         new_logprobs.double(), minibatch.logprobs.double(), minibatch.advantages.double(), beta, kl.double()
     )
@@ -308,13 +333,14 @@ def update(args, surrogate, agent, adam, learning_rate, clip_coef, beta, minibat
 def compile_update(args, *inputs):
     """Compile update as one graph, and try it out on copies of these inputs.
 
-    If that fails, say so and return update itself: a mistake in the surrogate shows there with its own traceback.
+    If that fails, say so and return update itself. A mistake in the surrogate then raises its own traceback at the
+    first update.
     """
     try:
-        torch._dynamo.reset()  # or a second train() in this process would get the first one's surrogate
+        torch._dynamo.reset()  # without it, a second train() in one process would use the first one's surrogate
         torch._dynamo.config.trace_autograd_ops = True  # lets torch.autograd.grad be part of the graph
         # Kernels are called from C++, and inputs are not checked at each call: both together 1.3 times as fast.
-        # If you make a shape, a type or a string change between calls, take the filter out.
+        # Remove guard_filter_fn if a shape, a dtype or a string changes between calls.
         options = {"cpp_wrapper": not args.cuda, "guard_filter_fn": keep_guards_on_constants}
         compiled_update = torch.compile(update, fullgraph=True, dynamic=False, options=options)
         compiled_update(args, *copy.deepcopy(inputs))
@@ -328,6 +354,12 @@ def compile_update(args, *inputs):
 def keep_guards_on_constants(guards):
     """Tell torch.compile to check Python constants at each call, and nothing else."""
     return [guard.guard_type == "CONSTANT_MATCH" for guard in guards]
+
+
+def is_folder_name(name):
+    """Whether a name, such as mine or mine/first, is that of a folder below another one."""
+    path = Path(name)
+    return len(path.parts) > 0 and not path.is_absolute() and ".." not in path.parts
 
 
 def make_run_folder(args):
@@ -358,7 +390,7 @@ def first_bad_step(rewards, obs, next_obs):
 
 
 def diagnostics(log_ratio, losses, advantages, clip_coef, num_minibatches):
-    """An iteration's tags, from log w and Â (updates, N) and the losses (updates, 3) of its updates.
+    """The scalars to log for one iteration. log_ratio and advantages are (updates, N), losses is (updates, 3).
 
     Losses and KL are means over the last epoch; the clip fraction, the sets and β_t are of all epochs.
     """
@@ -370,13 +402,14 @@ def diagnostics(log_ratio, losses, advantages, clip_coef, num_minibatches):
     passed = (above & (advantages < 0)) | (below & (advantages > 0))
     beta = np.where(kill, -ratio * advantages, 0.0)
     beta_p01, beta_p10, beta_p50, beta_p90, beta_p99 = np.percentile(beta, [1, 10, 50, 90, 99])
-    policy_loss, value_loss, entropy = losses[-num_minibatches:].mean(0)
+    last_epoch = slice(-num_minibatches, None)
+    policy_loss, value_loss, entropy = losses[last_epoch].mean(0)
     return {
         "losses/policy_loss": policy_loss,
         "losses/value_loss": value_loss,
         "losses/entropy": entropy,
-        "losses/old_approx_kl": -log_ratio[-num_minibatches:].mean(),
-        "losses/approx_kl": (ratio - 1 - log_ratio)[-num_minibatches:].mean(),
+        "losses/old_approx_kl": -log_ratio[last_epoch].mean(),
+        "losses/approx_kl": (ratio - 1 - log_ratio)[last_epoch].mean(),
         "losses/clipfrac": (above | below).mean(),
         "partition/in": (~kill & ~passed).mean(),
         "partition/kill": kill.mean(),
@@ -416,7 +449,7 @@ def script_sha256(args):
 
 
 def package_versions():
-    """The versions of what decides the bits, by name; None for a package that is not installed."""
+    """Versions of Python and of the packages that decide the bits, by name; None for one that is not installed."""
     versions = {"python": ".".join(platform.python_version_tuple()[:2])}
     for name in ("torch", "gymnasium", "mujoco", "numpy"):
         try:
@@ -433,18 +466,32 @@ def write_result(result, folder):
     os.replace(temporary, folder / "result.json")
 
 
+class Seeds(NamedTuple):
+    """Seeds of the random streams of a run, all of type np.random.SeedSequence."""
+
+    noise: np.random.SeedSequence
+    shuffle: np.random.SeedSequence
+    evaluation: np.random.SeedSequence
+    other_envs: np.random.SeedSequence  # of all environments but the first
+
+
+def make_seeds(seed):
+    """Seeds of streams that are independent of each other and of default_rng(seed), the first environment's stream."""
+    return Seeds(*np.random.SeedSequence(seed).spawn(4))
+
+
 def evaluate(path, episodes=10):
     """Undiscounted returns (episodes,) of a saved agent's most likely actions."""
     checkpoint = torch.load(path, weights_only=True)
-    args = checkpoint["args"]
-    env = make_env(args["env_id"])
+    saved_args = checkpoint["args"]
+    env = make_env(saved_args["env_id"])
     agent = Agent(env.observation_space.shape[0], int(env.action_space.n))
     agent.load_state_dict(checkpoint["agent"])
     actor = numpy_actor(agent)
 
     returns = np.zeros(episodes)
-    _, _, eval_seed, _ = np.random.SeedSequence(args["seed"]).spawn(4)  # as in train
-    env.reset(seed=int(eval_seed.generate_state(1)[0]))  # every episode below goes on from this stream
+    seed = make_seeds(saved_args["seed"]).evaluation
+    env.reset(seed=int(seed.generate_state(1)[0]))  # every episode below goes on from this stream
     for episode in range(episodes):
         obs, _ = env.reset()
         for _ in range(MAX_EVAL_STEPS):
@@ -477,36 +524,28 @@ def train(args, surrogate=surrogate):
     minibatch_size = batch_size // args.num_minibatches
     num_iterations = args.total_timesteps // batch_size
 
-    # Random streams that are independent of each other and of default_rng(args.seed), the first environment's own.
-    noise_seed, order_seed, _, envs_seed = np.random.SeedSequence(args.seed).spawn(4)  # the third one is evaluate's
-    noise_rng = np.random.default_rng(noise_seed)
-    order_rng = np.random.default_rng(order_seed)
+    seeds = make_seeds(args.seed)
+    noise_rng = np.random.default_rng(seeds.noise)
+    shuffle_rng = np.random.default_rng(seeds.shuffle)
     # Gymnasium's own choice, seed, seed + 1, …, would give runs with successive seeds the same environments.
-    env_seeds = [args.seed, *envs_seed.generate_state(args.num_envs - 1).tolist()]
+    env_seeds = [args.seed, *seeds.other_envs.generate_state(args.num_envs - 1).tolist()]
     torch.manual_seed(args.seed)
     torch.backends.cudnn.deterministic = args.torch_deterministic
     device = torch.device("cuda" if args.cuda else "cpu")
     agent = Agent(obs_dim, num_actions).to(device)
     adam = Adam(list(agent.parameters()))
-    # Tensors: a Python number that changes within a run would compile the update anew.
+    # These are tensors because torch.compile compiles anew for every value of a Python number. (clip_coef is constant;
+    # you may want to anneal it.)
     learning_rate = torch.tensor(args.learning_rate, dtype=torch.float64, device=device)
     clip_coef = torch.tensor(args.clip_coef, dtype=torch.float64, device=device)
     beta = torch.tensor(args.beta, dtype=torch.float64, device=device)
     update_minibatch = update
     if args.compile:
-        example = Batch(
-            obs=torch.zeros(minibatch_size, obs_dim, device=device),
-            actions=torch.zeros(minibatch_size, dtype=torch.int64, device=device),
-            logprobs=torch.zeros(minibatch_size, device=device),
-            advantages=torch.zeros(minibatch_size, device=device),
-            returns=torch.zeros(minibatch_size, device=device),
-            values=torch.zeros(minibatch_size, device=device),
-            old_policy=torch.zeros(minibatch_size, num_actions, device=device),
-        )
+        example = zero_batch(minibatch_size, envs, device)
         update_minibatch = compile_update(args, surrogate, agent, adam, learning_rate, clip_coef, beta, example)
-        args.compile = update_minibatch is not update
+        args.compile = update_minibatch is not update  # logs and result.json say what was done, not what was asked for
 
-    # The run's folder and logs. What is wrong with the arguments has been said by now.
+    # The run's folder and logs. Bad arguments have ended the program by now, so that they leave no folder behind.
     run_name = make_run_folder(args)
     folder = Path("runs", run_name)
     if args.track:
@@ -536,19 +575,19 @@ def train(args, surrogate=surrogate):
 
     # The rollout: one row a step, one column an environment.
     obs = np.zeros((*rollout_shape, obs_dim), np.float32)
-    next_obs = np.zeros((*rollout_shape, obs_dim), np.float32)
+    next_obs = np.zeros((*rollout_shape, obs_dim), np.float32)  # what each step led to, before any reset
     actions = np.zeros(rollout_shape, np.int64)
     rewards = np.zeros(rollout_shape)
     terminations = np.zeros(rollout_shape, bool)
-    dones = np.zeros(rollout_shape, bool)
+    dones = np.zeros(rollout_shape, bool)  # whether each step ended the episode
     # What carries over from one rollout to the next.
     episode_return = np.zeros(args.num_envs)
     episode_length = np.zeros(args.num_envs)
     current_obs, _ = envs.reset(seed=env_seeds)
 
     final_returns = []  # each rollout's mean episodic return, in the last tenth of the steps
-    latest = "no episode has ended"
-    diverged = None  # what is not finite, in a run that diverges
+    progress_text = "no episode has ended"
+    divergence = None  # what is not finite, in a run that diverges
     has_terminal = sys.stderr.isatty()
     progress = tqdm(total=num_iterations * batch_size, unit=" steps", disable=not has_terminal)
 
@@ -565,12 +604,14 @@ def train(args, surrogate=surrogate):
         for t in range(args.num_steps):
             obs[t] = current_obs
             actions[t] = (actor(obs[t]) + noise[t]).argmax(-1)
-            current_obs, rewards[t], terminations[t], truncations, infos = envs.step(first_action + actions[t])
-            dones[t] = terminations[t] | truncations
+            current_obs, reward, termination, truncation, infos = envs.step(first_action + actions[t])
+            rewards[t] = reward
+            terminations[t] = termination
+            dones[t] = termination | truncation
             next_obs[t] = current_obs
             episode_return += rewards[t]
             episode_length += 1
-            if "final_obs" in infos:  # an ended episode's last observation; current_obs is the next one's first
+            if dones[t].any():  # final_obs is an ended episode's last observation, current_obs the next one's first
                 done = dones[t]
                 next_obs[t, done] = np.stack(infos["final_obs"][done])
                 ended_episodes.extend(zip(episode_return[done], episode_length[done], strict=True))
@@ -578,14 +619,14 @@ def train(args, surrogate=surrogate):
                 episode_length[done] = 0
         bad_step = first_bad_step(rewards, obs, next_obs)
         if bad_step is not None:
-            diverged = "a reward or an observation of the environment"
+            divergence = "a reward or an observation of the environment"
             global_step = (iteration - 1) * batch_size + (bad_step + 1) * args.num_envs
             break
 
         # Values, log-probabilities, advantages and returns, each in one batch.
         batch_obs = torch.as_tensor(obs, device=device).flatten(0, 1)
         batch_actions = torch.as_tensor(actions, device=device).flatten(0, 1)
-        if iteration == 1:
+        if iteration <= 2:  # in the first rollout all biases are still 0
             check_numpy_actor(agent, actor, batch_obs)
         with torch.no_grad():
             batch_logprobs, _, batch_values = agent(batch_obs, batch_actions)
@@ -595,7 +636,7 @@ def train(args, surrogate=surrogate):
         advantages = gae(rewards, values, next_values, terminations, dones, args.gamma, args.gae_lambda)
         returns = advantages + values
         if args.norm_adv == "rollout":
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+            advantages = (advantages - advantages.mean()) / (advantages.std() + ADVANTAGE_EPS)
         batch = Batch(
             obs=batch_obs,
             actions=batch_actions,
@@ -611,62 +652,65 @@ def train(args, surrogate=surrogate):
         losses = []
         used_advantages = []
         for _ in range(args.update_epochs):
-            shuffled = batch.select(torch.as_tensor(order_rng.permutation(batch_size), device=device))
+            shuffled = batch.select(torch.as_tensor(shuffle_rng.permutation(batch_size), device=device))
             for start in range(0, batch_size, minibatch_size):
                 minibatch = shuffled.select(slice(start, start + minibatch_size))
                 if args.norm_adv == "minibatch":
                     mean = minibatch.advantages.mean()
                     std = minibatch.advantages.std(correction=0)
-                    minibatch = minibatch._replace(advantages=(minibatch.advantages - mean) / (std + 1e-8))
+                    minibatch = minibatch._replace(advantages=(minibatch.advantages - mean) / (std + ADVANTAGE_EPS))
                 log_ratio, minibatch_losses = update_minibatch(
                     args, surrogate, agent, adam, learning_rate, clip_coef, beta, minibatch
                 )
                 log_ratios.append(log_ratio)
                 losses.append(minibatch_losses)
                 used_advantages.append(minibatch.advantages)
-            epoch_log_ratio = torch.cat(log_ratios[-args.num_minibatches :])
-            approx_kl = (epoch_log_ratio.exp() - 1 - epoch_log_ratio).mean()
-            if args.target_kl is not None and approx_kl > args.target_kl:
-                break
+            if args.target_kl is not None:
+                epoch_log_ratio = torch.cat(log_ratios[-args.num_minibatches :])
+                approx_kl = (epoch_log_ratio.exp() - 1 - epoch_log_ratio).mean()
+                if approx_kl > args.target_kl:
+                    break
         all_log_ratios = torch.stack(log_ratios).double().cpu().numpy()
         all_losses = torch.stack(losses).double().cpu().numpy()
         all_advantages = torch.stack(used_advantages).double().cpu().numpy()
         if not np.isfinite(all_losses).all() or not all(param.isfinite().all() for param in agent.parameters()):
-            diverged = "a loss or a parameter"
+            divergence = "a loss or a parameter"
             break
 
         # Diagnose and log.
-        tags = diagnostics(all_log_ratios, all_losses, all_advantages, clip_coef.item(), args.num_minibatches)
+        scalars = diagnostics(all_log_ratios, all_losses, all_advantages, clip_coef.item(), args.num_minibatches)
         with torch.no_grad():
             new_logprobs, _, _ = agent(batch_obs, batch_actions)
-            kl = kl_estimate(args.kl_penalty, agent, new_logprobs, batch).mean().item()
-        tags["beta/scalar"] = beta.item()
-        tags["kl/final"] = kl
+            mean_kl = kl_estimate(args.kl_penalty, agent, new_logprobs, batch).mean().item()
+        scalars["beta/scalar"] = beta.item()
+        scalars["kl/final"] = mean_kl
         if args.adaptive_beta:
-            beta.fill_(adapted_beta(beta.item(), kl, args.kl_target))
-        tags["losses/explained_variance"] = 1 - (returns - values).var() / max(returns.var(), 1e-12)
-        tags["charts/learning_rate"] = learning_rate.item()
-        tags["charts/SPS"] = global_step / (time.time() - start_time)
+            beta.fill_(adapted_beta(beta.item(), mean_kl, args.kl_target))
+        returns_variance = returns.var()
+        unexplained = (returns - values).var() / returns_variance if returns_variance > 0 else np.nan
+        scalars["losses/explained_variance"] = 1 - unexplained
+        scalars["charts/learning_rate"] = learning_rate.item()
+        scalars["charts/SPS"] = global_step / (time.time() - start_time)
         if ended_episodes:
             mean_return, mean_length = np.mean(ended_episodes, axis=0)
-            tags["charts/episodic_return"] = mean_return
-            tags["charts/episodic_length"] = mean_length
-            latest = f"return {mean_return:.1f}"
+            scalars["charts/episodic_return"] = mean_return
+            scalars["charts/episodic_length"] = mean_length
+            progress_text = f"return {mean_return:.1f}"
             if global_step > 0.9 * num_iterations * batch_size:
                 final_returns.append(mean_return)
-        for tag, value in tags.items():
+        for tag, value in scalars.items():
             writer.add_scalar(tag, value, global_step)
-        progress.set_postfix_str(latest, refresh=False)
+        progress.set_postfix_str(progress_text, refresh=False)
         progress.update(batch_size)
         if not has_terminal and iteration % max(1, num_iterations // 10) == 0:
-            print(f"step {global_step}, {tags['charts/SPS']:.0f} steps/s, {latest}", flush=True)
+            print(f"step {global_step}, {scalars['charts/SPS']:.0f} steps/s, {progress_text}", flush=True)
     progress.close()
     envs.close()
 
-    # Write the result. What can fail or take long comes afterwards.
+    # Write the result now, before what can fail or take long.
     wall_time = time.time() - start_time
     final_return = None
-    if final_returns and not diverged:
+    if final_returns and not divergence:
         final_return = float(np.mean(final_returns))
     result = {
         "env_id": args.env_id,
@@ -675,7 +719,7 @@ def train(args, surrogate=surrogate):
         "args": vars(args),
         "global_step": global_step,
         "final_return": final_return,
-        "diverged_at": global_step if diverged else None,
+        "diverged_at": global_step if divergence else None,
         "wall_time_s": wall_time,
         "sps": global_step / wall_time,
         "params_sha256": params_sha256(agent),
@@ -686,7 +730,7 @@ def train(args, surrogate=surrogate):
     write_result(result, folder)
 
     # Save, evaluate, close.
-    if args.save_model and not diverged:
+    if args.save_model and not divergence:
         torch.save({"agent": agent.cpu().state_dict(), "args": vars(args)}, folder / "agent.pt")
         result["eval_returns"] = evaluate(folder / "agent.pt").tolist()
         write_result(result, folder)
@@ -695,8 +739,8 @@ def train(args, surrogate=surrogate):
     writer.close()
     if args.track:
         wandb.summary.update(result)
-    if diverged:
-        sys.exit(f"error: {diverged} is not finite at step {global_step}")
+    if divergence:
+        sys.exit(f"error: {divergence} is not finite at step {global_step}")
     print(f"{folder}: final return {final_return}, params_sha256 {result['params_sha256']}")
 
 

@@ -2,7 +2,7 @@
 
 The clip with the half width ε |Â|, |Â| kept between 1/2 and 2. PPO-λ (Chen et al. 2018, arXiv 1804.06461) adapts its
 band to the advantage, too, in another way.
-Gradient of w Â - β_t KL:  β_t = -w Â  where sign(Â) (w - 1) > ε clamp(|Â|, 1/2, 2),   0 elsewhere, held constant
+Same gradient: w Â - β_t KL, β_t = -w Â  where sign(Â) (w - 1) > ε clamp(|Â|, 1/2, 2),   0 elsewhere, held constant
 """
 
 import sys
@@ -25,7 +25,7 @@ class Args(ppo_klip_continuous.Args):
 
 
 def surrogate(new_logprob, old_logprob, advantages, clip_coef, eps=0.2):
-    """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
+    """Per-sample objective, to be maximised. All tensors (N,); clip_coef, the ε of the value loss, is not used."""
     ratio = (new_logprob - old_logprob).exp()
     half_width = eps * advantages.abs().clamp(0.5, 2.0)
     beta = torch.where((ratio - 1) * torch.sign(advantages) > half_width, -ratio * advantages, 0.0).detach()

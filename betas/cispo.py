@@ -1,7 +1,7 @@
 """CISPO, of MiniMax-M1 (MiniMax 2025, arXiv 2506.13585), as a KL penalty with a coefficient per sample.
 
-Published, per sample:     sg(clip(w, 1-ε_low, 1+ε_high)) Â log π_new, sg: held constant
-Gradient of w Â - β_t KL:  β_t = (clip(w, 1-ε_low, 1+ε_high) - w) Â, held constant
+Published, per sample:       sg(clip(w, 1-ε_low, 1+ε_high)) Â log π_new, sg: held constant
+Same gradient: w Â - β_t KL, β_t = (clip(w, 1-ε_low, 1+ε_high) - w) Â, held constant
 """
 
 import sys
@@ -25,7 +25,7 @@ class Args(ppo_klip_continuous.Args):
 
 
 def surrogate(new_logprob, old_logprob, advantages, clip_coef, eps_low=1.0, eps_high=0.2):
-    """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
+    """Per-sample objective, to be maximised. All tensors (N,); clip_coef, the ε of the value loss, is not used."""
     excess = torch.relu(new_logprob - old_logprob - 20).detach()  # a w above e^20 would drown clip(w) in rounding
     ratio = (new_logprob - old_logprob - excess).exp()
     beta = ((torch.clamp(ratio, 1 - eps_low, 1 + eps_high) - ratio) * advantages).detach()

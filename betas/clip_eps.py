@@ -1,7 +1,7 @@
 """PPO-Clip with an edge of its own (Schulman et al. 2017, arXiv 1707.06347), as a KL penalty with β per sample.
 
-Published, per sample:     min(w Â, clip(w, 1-ε, 1+ε) Â), while the value loss keeps --clip-coef
-Gradient of w Â - β_t KL:  β_t = -w Â  where w > 1+ε, Â > 0  or  w < 1-ε, Â < 0,   0 elsewhere, held constant
+Published, per sample:       min(w Â, clip(w, 1-ε, 1+ε) Â), while the value loss keeps --clip-coef
+Same gradient: w Â - β_t KL, β_t = -w Â  where w > 1+ε, Â > 0  or  w < 1-ε, Â < 0,   0 elsewhere, held constant
 """
 
 import sys
@@ -24,7 +24,7 @@ class Args(ppo_klip_continuous.Args):
 
 
 def surrogate(new_logprob, old_logprob, advantages, clip_coef, eps=0.3):
-    """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
+    """Per-sample objective, to be maximised. All tensors (N,); clip_coef, the ε of the value loss, is not used."""
     ratio = (new_logprob - old_logprob).exp()
     kill = ((ratio > 1 + eps) & (advantages > 0)) | ((ratio < 1 - eps) & (advantages < 0))
     beta = torch.where(kill, -ratio * advantages, 0.0).detach()

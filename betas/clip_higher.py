@@ -1,7 +1,7 @@
 """Clip-Higher, of DAPO (Yu et al. 2025, arXiv 2503.14476), as a KL penalty with a coefficient per sample.
 
-Published, per sample:     min(w Â, clip(w, 1-ε_low, 1+ε_high) Â), ε_low = 0.2, ε_high = 0.28
-Gradient of w Â - β_t KL:  β_t = -w Â  where w > 1+ε_high, Â > 0  or  w < 1-ε_low, Â < 0,   0 elsewhere, held constant
+Published, per sample:       min(w Â, clip(w, 1-ε_low, 1+ε_high) Â), ε_low = 0.2, ε_high = 0.28
+Same gradient: w Â - β_t KL, β_t = -w Â  where w > 1+ε_high, Â > 0  or  w < 1-ε_low, Â < 0,   0 elsewhere, held constant
 """
 
 import sys
@@ -25,7 +25,7 @@ class Args(ppo_klip_continuous.Args):
 
 
 def surrogate(new_logprob, old_logprob, advantages, clip_coef, eps_low=0.2, eps_high=0.28):
-    """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
+    """Per-sample objective, to be maximised. All tensors (N,); clip_coef, the ε of the value loss, is not used."""
     ratio = (new_logprob - old_logprob).exp()
     kill = ((ratio > 1 + eps_high) & (advantages > 0)) | ((ratio < 1 - eps_low) & (advantages < 0))
     beta = torch.where(kill, -ratio * advantages, 0.0).detach()

@@ -1,4 +1,4 @@
-"""Which arguments and which script's training loop a file of this folder uses: the task's actions decide."""
+"""Which script trains with a file of this folder, the continuous or the cartpole one, and with which arguments."""
 
 import argparse
 from dataclasses import asdict
@@ -12,24 +12,25 @@ import ppo_klip_continuous
 
 
 def parse(Args, arguments=None, prog=None):
-    """Parse the command line of a file with these Args, or a list of arguments in its place.
+    """Parse sys.argv, or a list of arguments if one is given, into a file's Args.
 
-    Returns its Args, and the script whose train() is to be called: ppo_klip_continuous, or ppo_klip_cartpole where the
-    task's actions are discrete, with the defaults of that script.
+    Returns them and the script whose train() is to be called: ppo_klip_continuous, or, if the actions of --env-id are
+    discrete, ppo_klip_cartpole. In that case what the file does not set itself has the defaults of ppo_klip_cartpole.
     """
-    task = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    task.add_argument("--env-id", "--env_id", default=Args().env_id)
-    env_id = task.parse_known_args(arguments)[0].env_id
-    if not has_discrete_actions(env_id):
+    env_id_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    env_id_parser.add_argument("--env-id", "--env_id", default=Args().env_id)
+    known, _ = env_id_parser.parse_known_args(arguments)
+    if not has_discrete_actions(known.env_id):
         return tyro.cli(Args, prog=prog, args=arguments), ppo_klip_continuous
-    own = {name: getattr(Args(), name) for name in Args.__annotations__}  # what the file has set itself stays
-    defaults = asdict(ppo_klip_cartpole.Args()) | own
+    defaults = asdict(ppo_klip_cartpole.Args())
+    for name in Args.__annotations__:  # the fields that the file itself declares
+        defaults[name] = getattr(Args(), name)
     return tyro.cli(Args, prog=prog, args=arguments, default=Args(**defaults)), ppo_klip_cartpole
 
 
 @cache
 def has_discrete_actions(env_id):
-    """Whether the actions of a task are Discrete; not if there is no such task, which the training loop will say."""
+    """Whether the actions of a task are Discrete; False for a task that does not exist, which train() will report."""
     try:
         env = gym.make(env_id)
     except (gym.error.Error, ImportError):

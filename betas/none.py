@@ -1,7 +1,7 @@
 """No trust region: the surrogate that PPO clips, L^CPI in Schulman et al. 2017, arXiv 1707.06347.
 
-Published, per sample:     w Â
-Gradient of w Â - β_t KL:  β_t = 0 (ε is of the value loss and the tags alone)
+Published, per sample:       w Â
+Same gradient: w Â - β_t KL, β_t = 0 (ε is of the value loss and the tags alone)
 """
 
 import sys
@@ -21,7 +21,7 @@ class Args(ppo_klip_continuous.Args):
 
 
 def surrogate(new_logprob, old_logprob, advantages, clip_coef):
-    """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
+    """Per-sample objective, to be maximised. All tensors (N,); clip_coef, the ε of the value loss, is not used."""
     ratio = (new_logprob - old_logprob).exp()
     beta = torch.zeros_like(ratio)
     kl = old_logprob - new_logprob

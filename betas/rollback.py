@@ -1,7 +1,7 @@
 """PPO-RB, PPO with rollback (Wang et al. 2019, arXiv 1903.07940), as a KL penalty with a coefficient per sample.
 
-Published, per sample:     min(w Â, F(w) Â), F(w) = w in the band, edge - α (w - edge) beyond an edge, α = 0.3
-Gradient of w Â - β_t KL:  β_t = -(1+α) w Â  where w > 1+ε, Â > 0  or  w < 1-ε, Â < 0,   0 elsewhere, held constant
+Published, per sample:       min(w Â, F(w) Â), F(w) = w in the band, edge - α (w - edge) beyond an edge, α = 0.3
+Same gradient: w Â - β_t KL, β_t = -(1+α) w Â  where w > 1+ε, Â > 0  or  w < 1-ε, Â < 0,   0 elsewhere, held constant
 """
 
 import sys
@@ -25,7 +25,7 @@ class Args(ppo_klip_continuous.Args):
 
 
 def surrogate(new_logprob, old_logprob, advantages, clip_coef, eps=0.2, alpha=0.3):
-    """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
+    """Per-sample objective, to be maximised. All tensors (N,); clip_coef, the ε of the value loss, is not used."""
     ratio = (new_logprob - old_logprob).exp()
     kill = ((ratio > 1 + eps) & (advantages > 0)) | ((ratio < 1 - eps) & (advantages < 0))
     beta = torch.where(kill, -(1 + alpha) * ratio * advantages, 0.0).detach()

@@ -1,7 +1,7 @@
 """SAPO, Soft Adaptive Policy Optimization (Gao et al. 2025, arXiv 2511.20347), as a KL penalty with β per sample.
 
-Published, per sample:     (4/τ) σ(τ (w - 1)) Â, τ = 1 where Â > 0, 1.05 elsewhere
-Gradient of w Â - β_t KL:  β_t = -w Â (1 - 4 p (1 - p)), p = σ(τ (w - 1)), held constant
+Published, per sample:       (4/τ) σ(τ (w - 1)) Â, τ = 1 where Â > 0, 1.05 elsewhere
+Same gradient: w Â - β_t KL, β_t = -w Â (1 - 4 p (1 - p)), p = σ(τ (w - 1)), held constant
 """
 
 import sys
@@ -25,7 +25,7 @@ class Args(ppo_klip_continuous.Args):
 
 
 def surrogate(new_logprob, old_logprob, advantages, clip_coef, tau_pos=1.0, tau_neg=1.05):
-    """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
+    """Per-sample objective, to be maximised. All tensors (N,); clip_coef, the ε of the value loss, is not used."""
     ratio = (new_logprob - old_logprob).exp()
     p = torch.sigmoid(torch.where(advantages > 0, tau_pos * (ratio - 1), tau_neg * (ratio - 1)))
     beta = (-ratio * advantages * (1 - 4 * p * (1 - p))).detach()

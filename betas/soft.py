@@ -1,6 +1,6 @@
 """PPO-Clip with soft edges, in the shapes of the paper's code (Colletti & Holzinger 2026, arXiv 2606.23932).
 
-Gradient of w Â - β_t KL:  β_t = -w Â gate, held constant, where PPO-Clip's gate is 0 or 1, with a step at its edge
+Same gradient: w Â - β_t KL, β_t = -w Â gate, held constant, where PPO-Clip's gate is 0 or 1, with a step at its edge
 """
 
 import sys

@@ -1,7 +1,7 @@
 """SPO, Simple Policy Optimization (Xie et al. 2024, arXiv 2401.16025), as a KL penalty with a coefficient per sample.
 
-Published, per sample:     w Â - |Â| / (2ε) (w - 1)²
-Gradient of w Â - β_t KL:  β_t = -|Â| w (w - 1) / ε, held constant
+Published, per sample:       w Â - |Â| / (2ε) (w - 1)²
+Same gradient: w Â - β_t KL, β_t = -|Â| w (w - 1) / ε, held constant
 """
 
 import sys
@@ -24,7 +24,7 @@ class Args(ppo_klip_continuous.Args):
 
 
 def surrogate(new_logprob, old_logprob, advantages, clip_coef, eps=0.2):
-    """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
+    """Per-sample objective, to be maximised. All tensors (N,); clip_coef, the ε of the value loss, is not used."""
     ratio = (new_logprob - old_logprob).exp()
     beta = (-torch.abs(advantages) * ratio * (ratio - 1) / eps).detach()
     kl = old_logprob - new_logprob

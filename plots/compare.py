@@ -8,7 +8,7 @@ column, named as on the command line (`--clip-coef`).
 import importlib
 import json
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -324,18 +324,28 @@ def knob_points(runs, every_run):
 
 
 def settings(runs, every_run):
-    """The runs that are compared, of the three forms clip's alone, and those in which one argument of the surrogate
-    differs: ε, or one that the variant alone has. Beside the columns of runs
+    """The runs that are compared (of the three forms clip's) and those in which arguments of the surrogate differ:
+    ε, or what the variant alone has. Beside the columns of runs
 
-    knob and value: that argument and its value as text, empty for the runs that are compared; setting: the variant with
-    both, an ordered categorical.
+    knob and value: those arguments and their values as text, empty for the runs that are compared; setting: the variant
+    with both, an ordered categorical.
     """
-    points = knob_points(runs, every_run)
-    of_surrogate = points["knob"].isin(KNOBS) | ~points["knob"].isin(SHARED)
-    swept = points[points["swept"] & of_surrogate]
-    labels = swept["variant"].astype(str) + " " + swept["knob"] + " " + swept["value"].astype(str)
-    swept = swept.assign(setting=labels).sort_values(["knob", "value"], kind="stable").astype({"value": str})
     compared = runs[~runs["variant"].isin(FORMS[1:])]
-    compared = compared.assign(setting=compared["variant"].astype(str), knob="", value="")
-    together = pd.concat([compared, swept]).sort_values("variant", kind="stable")
-    return together.assign(setting=ordered(together["setting"], together["setting"].unique()))
+    points = [compared.assign(setting=compared["variant"].astype(str), knob="", value="")]
+    for (task, variant), chosen in compared.groupby(["env_id", "variant"], observed=True):
+        alike = every_run[(every_run["env_id"] == task) & (every_run["variant"] == variant)]
+        differs = alike[flags(alike)] != chosen[flags(alike)].iloc[0]
+        of_surrogate = [name for name in differs if name in KNOBS or name not in SHARED]
+        others_agree = ~differs.drop(columns=of_surrogate).any(axis=1)
+        is_swept = differs[of_surrogate].any(axis=1) & others_agree
+        in_order = alike[is_swept].sort_values(of_surrogate, key=partial(pd.to_numeric, errors="coerce"))
+        for index in in_order.index:
+            changed = differs.loc[index, of_surrogate]
+            names = list(changed.index[changed])
+            values = [str(alike.loc[index, name]) for name in names]
+            words = [word for pair in zip(names, values, strict=True) for word in pair]
+            labels = {"setting": " ".join([variant, *words]), "knob": " ".join(names), "value": " ".join(values)}
+            points.append(alike.loc[[index]].assign(**labels))
+    points = pd.concat(points).drop_duplicates(["env_id", "setting", "seed"], keep="last")
+    points = points.sort_values(["variant", "knob"], kind="stable")
+    return points.assign(setting=ordered(points["setting"], points["setting"].unique()))

@@ -176,7 +176,7 @@ def check(name, pairs, eps, old_logprob, arguments):
     published, _ = gradients(PUBLISHED[name], log_ratio, advantages, eps, old_logprob, **arguments)
     arguments = own(name) | arguments
     compared = away(w, edges(name, eps, advantages, arguments))
-    # Where a gradient is larger than w Â it is as exact as itself; dpo's is of log w Â where Â < 0.
+    # Where a gradient is larger than w Â it is as exact as itself; dpo's is of Â log w where Â < 0.
     step = 16 * np.finfo(float).eps
     rounding = tolerance(w, advantages, min(eps, arguments.get("eps", eps))) + step * np.abs(published)
     if name == "dpo":

@@ -12,9 +12,10 @@ from helpers import ROOT, SCRIPTS, THREE, definitions
 
 FORMS = (*THREE, "kl_scalar")
 # What the scalar KL penalty needs of its own, beside its surrogate.
-KL_SCALAR_SPECIFIC = {"Args", "Batch", "update", "train", "kl_estimate", "adapted_beta"}
+KL_SCALAR_SPECIFIC = {"Args", "Batch", "zero_batch", "update", "train", "kl_estimate", "adapted_beta"}
 # What a cartpole script does not share with its continuous twin, and why.
 TASK_SPECIFIC = {
+    "": "constants of the normalisation",
     "Args": "defaults",
     "Agent": "categorical policy",
     "numpy_actor": "the actor's name",
@@ -22,6 +23,7 @@ TASK_SPECIFIC = {
     "make_env": "which action spaces are refused",
     "RunningStats": "normalisation, which cartpole has none of",
     "scale_rewards": "normalisation",
+    "zero_batch": "shape of the actions",
     "evaluate": "actions and normalisation",
     "train": "actions and normalisation",
 }

@@ -184,7 +184,7 @@ def test_each_epoch_uses_each_sample_once_with_what_belongs_to_it(observed):
 
 def test_noise_and_order_have_random_streams_of_their_own(observed):
     """Independent of each other, and of default_rng(seed), which Gymnasium gives the first environment."""
-    noise_rng, order_rng, *_ = map(np.random.default_rng, np.random.SeedSequence(SEED).spawn(4))
+    noise_rng, shuffle_rng, *_ = map(np.random.default_rng, np.random.SeedSequence(SEED).spawn(4))
     for rollout in observed.rollouts:
         obs, size = torch.as_tensor(rollout.obs), (STEPS, observed.envs)
         with torch.no_grad():
@@ -199,7 +199,7 @@ def test_noise_and_order_have_random_streams_of_their_own(observed):
                 np.testing.assert_allclose(rollout.actions, expected, rtol=1e-4, atol=1e-4)
         for epoch in range(EPOCHS):
             used = [minibatch[0] for minibatch in rollout.minibatches[epoch * observed.envs :][: observed.envs]]
-            np.testing.assert_array_equal(np.concatenate(used), rollout.obs[order_rng.permutation(len(obs))])
+            np.testing.assert_array_equal(np.concatenate(used), rollout.obs[shuffle_rng.permutation(len(obs))])
 
 
 def test_the_environment_gets_the_action_and_the_agent_keeps_its_own(observed):
