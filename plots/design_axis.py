@@ -26,11 +26,15 @@ CLIP_COEF = ppo_clip_continuous.Args().clip_coef
 # In the order of the picture: the clip and what moves, adds or bends its edges; then what has none.
 FORMULAS = {
     "clip": r"$\beta_t=-w\hat{A}$ where it clips",
+    "clip_eps": r"as clip, edges 0.7, 1.3",
     "clip_higher": r"as clip, edges 0.8, 1.28",
     "dual_clip": r"as clip, and $w>3$, $\hat{A}<0$",
     "rollback": r"1.3 times that of clip",
+    "aband": r"as clip, band in $|\hat{A}|$",
     "soft": r"as clip, ramped over 0.1",
     "spo": r"$\beta_t=-|\hat{A}|\,w(w-1)\,/\,\epsilon$",
+    "ano": r"$\beta_t=w\hat{A}\,(f'-1)$",
+    "dpo": r"$\beta_t=-w\hat{A}\,\tanh^2$",
     "sapo": r"$\beta_t=-w\hat{A}\,(1-4p(1-p))$",
     "cispo": r"$\beta_t=(\min(w,1.2)-w)\hat{A}$",
     "none": r"$\beta_t=0$",
