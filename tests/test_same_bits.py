@@ -7,11 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
 import report
 import same_bits
+from helpers import ROOT
 
 CASES = {
     "one": "--num-envs 1 --num-steps 128 --num-minibatches 2 --total-timesteps 512",
