@@ -2,13 +2,11 @@
 
 import importlib
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 import tyro
-from helpers import ONE_OF_EACH, ROOT, environment, run, task
+from helpers import ONE_OF_EACH, run, task
 
 # Values out of an argument's range, which would train to nothing or to NaN.
 OUT_OF_RANGE = {
@@ -136,29 +134,9 @@ def test_an_error_of_the_users_environment_keeps_its_traceback(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def track(tmp_path, **variables):
-    """Tracking by somebody who never logged in to W&B."""
-    (tmp_path / "home").mkdir()
-    (tmp_path / "work").mkdir()
-    here = environment(HOME=str(tmp_path / "home"), **variables)
-    del here["WANDB_MODE"]
-    how = {"env": here, "cwd": tmp_path / "work", "stdin": subprocess.DEVNULL}
-    command = [sys.executable, ROOT / "ppo_phi_cartpole.py", "--track"]
-    return subprocess.run(command, **how, capture_output=True, text=True, check=False)
-
-
 def test_wandb_without_a_key_says_how_to_go_offline(tmp_path):
-    done = track(tmp_path)
+    """For somebody who never logged in to W&B."""
+    done = run(tmp_path, "ppo_phi_cartpole", "--track", HOME=str(tmp_path), WANDB_MODE="online")
     line = check_one_line(done.returncode, done.stderr)
     assert "--track" in line and "WANDB_MODE=offline" in line
-    assert list((tmp_path / "work").glob("*/*")) == []
-
-
-def test_wandb_unreachable_says_how_to_go_offline(tmp_path):
-    """Nothing listens on port 9; W&B's patience of 90 s is set to 2 s."""
-    done = track(tmp_path, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY="0" * 40, WANDB_INIT_TIMEOUT="2")
-    assert done.returncode == 2
-    assert "\nerror: --track: " in "\n" + done.stderr
-    assert done.stderr.endswith("(to track offline, set WANDB_MODE=offline)\n")
-    assert "Traceback" not in done.stderr
-    assert list((tmp_path / "work").glob("runs/*")) == []
+    assert list(tmp_path.glob("[rw]*/*")) == []
