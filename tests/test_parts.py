@@ -84,21 +84,13 @@ def test_the_numpy_actor_is_the_actor(module):
 
 
 @pytest.mark.parametrize("script", ONE_OF_EACH)
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("nn.Tanh()", "nn.ReLU()"),
-        ("hidden1, nn.Tanh(), hidden2, nn.Tanh(), head)", "hidden1, nn.Tanh(), hidden2, nn.LayerNorm(64), head)"),
-    ],
-    ids=["ReLU", "LayerNorm"],
-)
-def test_a_network_that_is_changed_in_one_place_alone_is_told(script, old, new, tmp_path, monkeypatch, capsys):
+def test_a_network_that_is_changed_in_one_place_alone_is_told(script, tmp_path, monkeypatch, capsys):
     """It would collect data with another policy than the one that learns from them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "copied", None)
     text = (ROOT / f"{script}.py").read_text(encoding="utf-8")
-    assert old in text
-    (tmp_path / "copied.py").write_text(text.replace(old, new), encoding="utf-8")
+    assert "nn.Tanh()" in text
+    (tmp_path / "copied.py").write_text(text.replace("nn.Tanh()", "nn.ReLU()"), encoding="utf-8")
     copied = load(tmp_path / "copied.py")
     with pytest.raises(SystemExit) as end:
         copied.train(copied.Args(env_id=task(script, "Countdown"), compile=False, total_timesteps=4096))
