@@ -56,7 +56,7 @@ class Copy:
         """Runs benchmark.sh to its end; (exit code, output)."""
         process = self.start(*arguments, **variables)
         try:
-            output = process.communicate(timeout=300)[0]
+            output = process.communicate(timeout=600)[0]
         finally:
             kill_session(process.pid)
         return process.returncode, output
