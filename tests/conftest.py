@@ -8,7 +8,7 @@ import torch
 from benchmark_helpers import Copy
 from helpers import ROOT
 
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "plots"), str(ROOT / "tools")]
 torch.set_num_threads(1)
 # Some tests send Ctrl-C to what they start, which would ignore it if this process did, as in the background of a shell.
 signal.signal(signal.SIGINT, signal.default_int_handler)

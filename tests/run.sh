@@ -26,6 +26,8 @@ if ! cat requirements.txt tests/requirements.txt | cmp --silent - "$stamp"; then
 fi
 
 .venv/bin/ruff check .
+# Text is read and written as UTF-8, whatever the locale is.
+.venv/bin/ruff check --preview --select PLW1514 ./*.py betas plots tools
 .venv/bin/ruff format --check .
 if command -v shellcheck > /dev/null; then
     shopt -s nullglob

@@ -2,36 +2,19 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
+import collect
 import pytest
-from helpers import ROOT
-
-sys.path[:0] = [str(ROOT / "plots"), str(ROOT / "tools")]
-
-import compare
 import report
 
 import ppo_clip_cartpole
 
-ARGUMENTS = (
-    "--num-steps",
-    "32",
-    "--num-minibatches",
-    "2",
-    "--env-id",
-    "CartPole-v1",
-    "--seed",
-    "0",
-    "--total-timesteps",
-    "256",
-)
 
-
-def run_of(variant="clip", seed=0, folder=""):
+def run_of(variant="clip", seed=0, folder="", more=()):
     name = f"{folder}CartPole-v1__ppo_{variant}_cartpole__{seed}"
-    arguments = (*ARGUMENTS[:7], str(seed), *ARGUMENTS[8:], "--run-name", name)
+    arguments = ("--num-steps", "32", "--num-minibatches", "2", "--env-id", "CartPole-v1", "--seed", str(seed))
+    arguments += ("--total-timesteps", "256", "--run-name", name, *more)
     return report.Run(name, "CartPole-v1", variant, str(seed), f"ppo_{variant}_cartpole.py", arguments)
 
 
@@ -50,12 +33,6 @@ def result(tmp_path_factory):
 def write(base, run, content):
     (base / run.name).mkdir(parents=True)
     (base / run.name / "result.json").write_text(content if isinstance(content, str) else json.dumps(content))
-
-
-def test_the_plots_take_names_and_order_from_benchmark_sh():
-    tasks = ["HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Ant-v4", "Humanoid-v4", "CartPole-v1", "LunarLander-v3"]
-    assert compare.TASKS == report.names("TASKS") == tasks
-    assert compare.MAIN == report.names("VARIANTS") == ["clip", "klip", "phi", "kl_fixed", "kl_adaptive"]
 
 
 def test_a_complete_run_is_done(tmp_path, result):
@@ -85,14 +62,14 @@ def test_a_diverged_run_is_complete_and_counted(tmp_path, result):
     assert report.remarks(states, ["diverged"])[0].startswith(f"diverged: {runs[3].name}: at step 128")
 
 
-@pytest.mark.parametrize("field", ["args", "final_return", "diverged_at", "params_sha256", "script_sha256", "versions"])
+@pytest.mark.parametrize("field", ["args", "diverged_at", "script_sha256"])
 def test_a_result_without_a_field_is_damaged(tmp_path, result, field):
     write(tmp_path, run_of(), {name: value for name, value in result.items() if name != field})
     state = report.inspect(run_of(), tmp_path)
     assert state.word == "damaged" and field in state.remark and str(tmp_path / run_of().name) in state.remark
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", "null", "1", '{"args": 3}', '{"args": {}', "\x00", '"args"'])
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"args": {}', "\x00"])
 def test_what_is_no_result_is_damaged(tmp_path, content):
     write(tmp_path, run_of(), content)
     assert report.inspect(run_of(), tmp_path).word == "damaged"
@@ -111,9 +88,30 @@ def test_other_arguments_are_named(tmp_path, result):
 
 
 def test_a_run_that_went_on_uncompiled_is_the_one_asked_for(tmp_path, result):
-    run = run_of()._replace(arguments=(*run_of().arguments, "--compile"))
+    run = run_of(more=("--compile",))
     write(tmp_path, run, result)
     assert result["args"]["compile"] is False and report.inspect(run, tmp_path).word == "done"
+
+
+@pytest.mark.parametrize("changes", [{}, {"run": "x"}, {"env_id": "x"}, {"seed": "1"}, {"script_sha256": "0"}])
+def test_what_the_data_set_has_is_collected(tmp_path, result, changes):
+    row = collect.run_row(run_of().name, result) | {"script_sha256": result["script_sha256"]} | changes
+    rows = {row["run"]: row}
+    assert report.inspect(run_of(), tmp_path, rows=rows).word == ("missing" if changes else "collected")
+    assert report.inspect(run_of(more=("--ent-coef", "0.1")), tmp_path, rows=rows).word == "missing"
+
+
+def test_a_version_that_trains_to_the_same_bits_is_the_same(tmp_path, monkeypatch, result):
+    """A run of the script as it was counts, collected or not, once same_training.csv joins the two versions."""
+    joins = tmp_path / "same_training.csv"
+    monkeypatch.setattr(report, "SAME_TRAINING", joins)
+    rows = {run_of().name: collect.run_row(run_of().name, result) | {"script_sha256": "old"}}
+    write(tmp_path / "runs", run_of(), result | {"script_sha256": "old"})
+    for num_envs, expected in (("1", ["missing", "differs"]), ("any", ["collected", "done"])):
+        row = f"ppo_clip_cartpole.py,old,{result['script_sha256']},{num_envs}"  # the run has four environments
+        joins.write_text(f"script,old_script_sha256,new_script_sha256,num_envs\n{row}\n")
+        states = report.inspect(run_of(), tmp_path, rows=rows), report.inspect(run_of(), tmp_path / "runs")
+        assert [state.word for state in states] == expected
 
 
 @pytest.mark.parametrize(
@@ -147,7 +145,10 @@ def test_the_identity_is_counted_within_a_setting(result):
     states = {run_of(variant): state("a") for variant in ("clip", "klip", "phi")}
     states |= {run_of("clip", folder="beta=1/"): state("b"), run_of("klip", folder="beta=1/"): state("c")}
     states |= {run_of("clip", 1): state("d")}
+    for other in states.values():
+        other.result["args"] = result["args"] | {"num_steps": 24}
     counts, parted = report.identity(states)
     assert counts[0] == "1 of 1 triples identical to the bit (clip = klip = phi)"
     assert counts[1] == "0 of 1 pairs identical to the bit (clip = klip)" and "NOT IDENTICAL" in counts[2]
-    assert parted == ["  CartPole-v1 seed 0: clip b, klip c"]
+    power = "    a minibatch of 48 is not a power of two: klip may drift by rounding"
+    assert parted == ["  CartPole-v1 seed 0: clip b, klip c", "  " + power]

@@ -173,13 +173,3 @@ def test_an_option_that_sbatch_refuses_leaves_nothing_behind(slurm, tmp_path):
     assert code == 2 and "nowhere" in output and "error: --slurm" in output
     assert not list(copy.runs.glob("slurm/*"))
     assert not slurm("squeue", "--noheader")
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(slurm, tmp_path):
-    copy = Copy(tmp_path)
-    copy.runs.touch()
-    code, output = copy.call(*FOUR, "--slurm", **slurm.variables)
-    assert (
-        code == 2 and output.startswith("error: --slurm: ") and "Not a directory" in output and output.count("\n") == 1
-    )
-    assert not slurm("squeue", "--noheader")

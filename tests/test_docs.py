@@ -4,10 +4,8 @@ import importlib
 import re
 import shlex
 import subprocess
-from functools import partial
 
 import pytest
-import yaml
 from helpers import ROOT
 
 from betas.loop import parse
@@ -64,12 +62,3 @@ def test_commands_are_accepted(words):
     command = [f"{ROOT}/benchmark.sh", *arguments, "--dry-run"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_the_citation_is_one():
-    paper = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["preferred-citation"]
-    bibtex = dict(re.findall(r"^  (\w+) += \{(.*)\},?$", README.read_text(encoding="utf-8"), re.MULTILINE))
-    plain = partial(re.sub, r"[{}]", "")
-    assert plain(bibtex["title"]) == paper["title"]
-    authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
-    assert (bibtex["author"], bibtex["journal"], bibtex["year"]) == (authors, paper["journal"], str(paper["year"]))

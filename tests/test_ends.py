@@ -6,16 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-import torch
 import wandb_file
 from countdown_env import FAULTS, reward, who_of
 from helpers import FIELDS, KL_SCALAR, ONE_OF_EACH, ROOT, SHORT, Run, command, env_seeds, environment, run, task
-
-LONG = (*SHORT, "--total-timesteps", "40960")
 
 
 def train(folder, script, **arguments):
@@ -80,12 +76,6 @@ def test_networks_that_diverge(script, tmp_path, monkeypatch):
     check_divergence(diverged, "a loss or a parameter", 512, 512)
 
 
-def test_a_divergence_ends_with_code_1_and_one_line(tmp_path):
-    done = run(tmp_path, "ppo_clip_cartpole", "--learning-rate", "1e30", "--total-timesteps", "1024")
-    assert (done.returncode, done.stderr) == (1, "error: a loss or a parameter is not finite at step 512\n")
-    assert done.result["diverged_at"] == 512
-
-
 @pytest.mark.parametrize("script", ONE_OF_EACH)
 def test_an_evaluation_ends_after_the_result_is_safe(script, tmp_path, monkeypatch):
     """Also where no episode ends. What is written first has all but the evaluation's returns."""
@@ -115,24 +105,16 @@ def check_no_result(folder):
             json.loads(partial.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("moment", ["training", "compiling"])
-def test_ctrl_c(moment, tmp_path):
-    """As a terminal sends it: to the whole process group. Before the training there is no folder yet."""
-    here = environment(TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
-    how = {"cwd": tmp_path, "env": here, "start_new_session": True, "text": True}
-    compiling = moment == "compiling"
-    arguments = LONG if compiling else (*LONG, "--no-compile")
-    words = command("ppo_klip_continuous", *arguments)
+def test_ctrl_c(tmp_path):
+    """As a terminal sends it: to the whole process group."""
+    how = {"cwd": tmp_path, "env": environment(), "start_new_session": True, "text": True}
+    words = command("ppo_klip_continuous", *SHORT, "--total-timesteps", "40960", "--no-compile")
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **how) as process:
-        if compiling:
-            while not list(tmp_path.glob("cache/**/*.cpp")) and process.poll() is None:
-                time.sleep(0.05)
-        else:
-            assert process.stdout.readline().startswith("step ")
+        assert process.stdout.readline().startswith("step ")
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode != 0
-    assert len(list(tmp_path.glob("runs/*"))) == (0 if compiling else 1)
+    assert len(list(tmp_path.glob("runs/*"))) == 1
     check_no_result(tmp_path)
 
 
@@ -174,60 +156,25 @@ def test_a_disk_that_cannot_be_written(options, started, complete, disk):
         check_no_result(done.cwd)
 
 
-def tracked_config(folder):
-    """The arguments of the one run that was tracked offline in folder."""
-    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    (config,) = [record.run.config for record in wandb_file.records(path) if record.HasField("run")]
-    return {item.key: json.loads(item.value_json) for item in config.update}
-
-
 def test_without_a_compiler_a_run_goes_on(tmp_path):
     """TensorBoard and W&B are told so, too."""
     here = {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    for name in ("without", "eager"):
-        (tmp_path / name).mkdir()
-    arguments = ("ppo_klip_continuous", *SHORT, "--total-timesteps", "512")
-    done = run(tmp_path / "without", *arguments, "--track", **here)
+    done = run(tmp_path, "ppo_klip_continuous", *SHORT, "--total-timesteps", "512", "--track", **here)
     assert done.returncode == 0
     first, *others = done.stderr.splitlines()
     assert first.startswith("--compile is off: no C++ compiler, ")
     assert all(line.startswith("wandb:") for line in others)
     assert done.result["args"]["compile"] is False
     assert done.hyperparameters["compile"] == "False"
-    assert tracked_config(done.cwd)["compile"] is False
-    eager = run(tmp_path / "eager", *arguments, "--no-compile")
-    assert done.result["params_sha256"] == eager.result["params_sha256"]
+    assert wandb_file.read(tmp_path).config["compile"] is False
 
 
-def refuse_options(*args, options=None, **kwargs):
-    """torch.compile, as it answers where it does not know guard_filter_fn."""
-    raise RuntimeError(f"Unexpected optimization option {list(options)[-1]}")
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "other"),
-    [(torch._dynamo, "config", object()), (torch, "compile", refuse_options)],
-    ids=["trace_autograd_ops", "guard_filter_fn"],
-)
-def test_another_version_of_torch_trains_uncompiled(owner, name, other, tmp_path, monkeypatch, capsys):
-    """Its private settings come and go."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(owner, name, other)
-    arguments = {"env_id": task("continuous", "Countdown"), "num_steps": 64, "num_minibatches": 1}
-    done = train(tmp_path / "run", "ppo_klip_continuous", compile=True, total_timesteps=64, **arguments)
-    assert done.returncode == 0
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("--compile is off: ")
-    assert done.result["args"]["compile"] is False
-    assert done.hyperparameters["compile"] == "False"
-
-
-def changed(tmp_path, old, new, *arguments):
+def changed(tmp_path, old, new):
     """Runs klip with another text in its surrogate."""
     text = (ROOT / "ppo_klip_continuous.py").read_text(encoding="utf-8")
     assert text.count(old) == 1
     (tmp_path / "ppo_mine.py").write_text(text.replace(old, new), encoding="utf-8")
-    command = [sys.executable, "ppo_mine.py", *SHORT, "--total-timesteps", "512", *arguments]
+    command = [sys.executable, "ppo_mine.py", *SHORT, "--total-timesteps", "512"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     return Run(tmp_path, done.returncode, done.stdout, done.stderr)
 
@@ -241,9 +188,8 @@ def test_a_coefficient_that_cannot_be_compiled_trains_uncompiled(tmp_path):
     assert done.result["args"]["compile"] is False
 
 
-@pytest.mark.parametrize("option", ["--compile", "--no-compile"])
-def test_a_mistake_in_the_surrogate_keeps_its_traceback(option, tmp_path):
-    done = changed(tmp_path, "beta = torch.where", "beta = advanteges * torch.where", option)
+def test_a_mistake_in_the_surrogate_keeps_its_traceback(tmp_path):
+    done = changed(tmp_path, "beta = torch.where", "beta = advanteges * torch.where")
     assert done.returncode == 1
     assert "Traceback" in done.stderr and ", in surrogate\n" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("NameError: name 'advanteges' is not defined")

@@ -2,51 +2,33 @@
 
 import importlib
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 import tyro
-from helpers import KL_SCALAR, ONE_OF_EACH, ROOT, environment, run, task
+from helpers import ONE_OF_EACH, run, task
 
-# One value of each argument that is out of its range.
+# Values out of an argument's range, which would train to nothing or to NaN.
 OUT_OF_RANGE = {
     "seed": 2**32,
     "total_timesteps": 0,
     "learning_rate": 0,
-    "num_envs": 0,
-    "num_steps": 0,
     "gamma": 1.1,
-    "gae_lambda": -0.1,
-    "num_minibatches": 0,
-    "update_epochs": 0,
     "norm_adv": "sometimes",
     "clip_coef": 1,
     "ent_coef": "nan",
-    "vf_coef": -1,
     "max_grad_norm": "inf",
-    "target_kl": 0,
+    "beta": -1,
 }
-KL_SCALAR_OUT_OF_RANGE = {"beta": -1, "kl_target": 0, "kl_penalty": "reverse"}
-BAD_TASKS = {
-    "ppo_klip_continuous": {
-        "no_such_module:Task-v0": "no_such_module",
-        "Hopper-v1": "v1",
-        "not an id": "not an id",
-        "CartPole-v1": "ppo_*_cartpole.py",
-        "countdown_env:Integers-v0": "float Box",
-        "countdown_env:Sequence-v0": "observations",
-        "countdown_env:MultiDiscrete-v0": "must be a float Box (ppo_*_cartpole.py: Discrete), not MultiDiscrete",
-    },
-    "ppo_clip_cartpole": {
-        "no_such_module:Task-v0": "no_such_module",
-        "CartPole-v7": "v7",
-        "Pendulum-v1": "ppo_*_continuous.py",
-        "countdown_env:Sequence-v0": "observations",
-        "countdown_env:MultiDiscrete-v0": "must be Discrete (ppo_*_continuous.py: a float Box), not MultiDiscrete",
-    },
-}
+BAD_TASKS = [
+    ("ppo_klip_continuous", "no_such_module:Task-v0", "no_such_module"),
+    ("ppo_klip_continuous", "Hopper-v1", "v1"),
+    ("ppo_klip_continuous", "CartPole-v1", "ppo_*_cartpole.py"),
+    ("ppo_klip_continuous", "countdown_env:Integers-v0", "float Box"),
+    ("ppo_klip_continuous", "countdown_env:Sequence-v0", "observations"),
+    ("ppo_clip_cartpole", "Pendulum-v1", "ppo_*_continuous.py"),
+    ("ppo_clip_cartpole", "countdown_env:MultiDiscrete-v0", "not MultiDiscrete"),
+]
 
 
 @pytest.fixture
@@ -86,19 +68,6 @@ def check_one_line(returncode, stderr):
     return line
 
 
-CASES = [
-    *((ONE_OF_EACH[0], field, value) for field, value in OUT_OF_RANGE.items()),
-    *((KL_SCALAR[0], field, value) for field, value in KL_SCALAR_OUT_OF_RANGE.items()),
-]
-
-
-@pytest.mark.parametrize(("script", "field", "value"), CASES)
-def test_a_value_out_of_range(script, field, value, parse):
-    flag = "--" + field.replace("_", "-")
-    message = parse(script, f"{flag}={value}")
-    assert re.search(rf"^│ {field} |[ '(]{flag}['):]", message, re.MULTILINE), message
-
-
 @pytest.mark.parametrize("script", ONE_OF_EACH)
 def test_values_that_do_not_go_together(script, parse):
     rollout = ("--num-envs", "2", "--num-steps", "35", "--num-minibatches", "7")
@@ -107,19 +76,24 @@ def test_values_that_do_not_go_together(script, parse):
     assert "--num-minibatches must divide" in parse(script, *rollout, "--num-minibatches", "4")
 
 
-@pytest.mark.parametrize("name", ["../x", "/x", "", ".", "a/../../x"])
+@pytest.mark.parametrize(("field", "value"), OUT_OF_RANGE.items())
+def test_a_value_out_of_range(field, value, parse):
+    flag = "--" + field.replace("_", "-")
+    message = parse("ppo_kl_scalar_continuous", f"{flag}={value}")
+    assert re.search(rf"^│ {field} |[ '(]{flag}['):]", message, re.MULTILINE), message
+
+
+@pytest.mark.parametrize("name", ["", "a/../../x"])
 @pytest.mark.parametrize("flag", ["--run-name", "--exp-name"])
 def test_a_name_that_leads_out_of_runs(flag, name, parse):
     assert f"{flag} must name a folder below runs/" in parse("ppo_clip_cartpole", f"{flag}={name}")
 
 
-@pytest.mark.parametrize(
-    ("script", "env_id"), [(script, env_id) for script in ONE_OF_EACH for env_id in BAD_TASKS[script]]
-)
-def test_a_task_that_is_none(script, env_id, refuse):
+@pytest.mark.parametrize(("script", "env_id", "named"), BAD_TASKS)
+def test_a_task_that_is_none(script, env_id, named, refuse):
     line = refuse(script, env_id=env_id)
     assert line.startswith(f"error: --env-id {env_id}: ")
-    assert BAD_TASKS[script][env_id] in line
+    assert named in line
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -140,9 +114,7 @@ def test_a_folder_that_exists_is_left_alone(folder, tmp_path, refuse):
     ("script", "arguments", "message"),
     [
         ("ppo_clip_continuous", ("--env-id", "NoSuchTask-v0", "--track", "--capture-video"), r"^error: --env-id "),
-        ("ppo_kl_scalar_continuous", ("--beta", "-1"), r"^│ beta "),
         ("betas/rollback", ("--alpha", "-1"), r"^│ alpha "),
-        ("betas/rollback", ("--env-id", "NoSuchTask-v0"), r"^error: --env-id "),
     ],
 )
 def test_from_the_command_line(script, arguments, message, tmp_path):
@@ -162,29 +134,9 @@ def test_an_error_of_the_users_environment_keeps_its_traceback(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def track(tmp_path, **variables):
-    """Tracking by somebody who never logged in to W&B."""
-    (tmp_path / "home").mkdir()
-    (tmp_path / "work").mkdir()
-    here = environment(HOME=str(tmp_path / "home"), **variables)
-    del here["WANDB_MODE"]
-    how = {"env": here, "cwd": tmp_path / "work", "stdin": subprocess.DEVNULL}
-    command = [sys.executable, ROOT / "ppo_phi_cartpole.py", "--track"]
-    return subprocess.run(command, **how, capture_output=True, text=True, check=False)
-
-
 def test_wandb_without_a_key_says_how_to_go_offline(tmp_path):
-    done = track(tmp_path)
+    """For somebody who never logged in to W&B."""
+    done = run(tmp_path, "ppo_phi_cartpole", "--track", HOME=str(tmp_path), WANDB_MODE="online")
     line = check_one_line(done.returncode, done.stderr)
     assert "--track" in line and "WANDB_MODE=offline" in line
-    assert list((tmp_path / "work").glob("*/*")) == []
-
-
-def test_wandb_unreachable_says_how_to_go_offline(tmp_path):
-    """Nothing listens on port 9; W&B's patience of 90 s is set to 2 s."""
-    done = track(tmp_path, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY="0" * 40, WANDB_INIT_TIMEOUT="2")
-    assert done.returncode == 2
-    assert "\nerror: --track: " in "\n" + done.stderr
-    assert done.stderr.endswith("(to track offline, set WANDB_MODE=offline)\n")
-    assert "Traceback" not in done.stderr
-    assert list((tmp_path / "work").glob("runs/*")) == []
+    assert list(tmp_path.glob("[rw]*/*")) == []

@@ -2,20 +2,16 @@
 
 import json
 import shutil
-import sys
 from dataclasses import asdict
 
+import collect
 import numpy as np
+import page
 import pandas as pd
 import pytest
 import torch
 from helpers import ROOT
 from playwright.sync_api import expect, sync_playwright
-
-sys.path[:0] = [str(ROOT / "plots"), str(ROOT / "tools")]
-
-import collect
-import page
 
 import ppo_kl_scalar_continuous
 
@@ -88,6 +84,19 @@ def browser():
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
 
 
+MIDDLE_OF_THE_FIRST_CURVE = """() => {
+    const plot = document.getElementById("curves");
+    const {xaxis, yaxis} = plot._fullLayout;
+    const {data: [line]} = plot;
+    const box = plot.getBoundingClientRect();
+    const middle = 60;
+    return [
+        box.left + xaxis._offset + xaxis.d2p(line.x0 + middle * line.dx),
+        box.top + yaxis._offset + yaxis.d2p(line.y[middle]),
+    ];
+}"""
+
+
 @pytest.fixture
 def visit(browser):
     """Opens a file and returns its page once all is drawn. At the end nothing may have been said on the console, and
@@ -134,44 +143,26 @@ def test_an_update_is_played(published, visit):
     tab.keyboard.press("ArrowRight")
     assert tab.locator("#epoch-text").text_content() == "2 of 10"
     tab.keyboard.press("End")
-    assert tab.locator("#epoch-text").text_content() == "10 of 10"
     for side, method in (("left", "clip"), ("right", "none")):
-        ratio = np.exp(record[f"log_ratio_{method}"][9].astype(float))
+        log_ratio = record[f"log_ratio_{method}"][9].astype(float)
         shown = drawn(tab, f"cloud-{side}", "data[0].customdata.map(([ratio]) => ratio)")
-        assert np.allclose(np.log(shown), np.log(ratio), atol=1e-3)
-        # The shares, from the sets' definition.
-        good = record["advantages"] > 0
-        bad = record["advantages"] < 0
-        silenced = ((ratio > 1.2) & good) | ((ratio < 0.8) & bad)
-        inside = np.abs(ratio - 1) <= 0.2
+        assert np.allclose(np.log(shown), log_ratio, atol=1e-3)
+        ratio, advantages = np.exp(log_ratio), record["advantages"]
+        silenced = ((ratio > 1.2) & (advantages > 0)) | ((ratio < 0.8) & (advantages < 0))
         text = tab.locator(f"#shares-{side}").text_content()
-        assert f"I_in {100 * inside.mean():.1f} %" in text
+        assert f"I_in {100 * (np.abs(ratio - 1) <= 0.2).mean():.1f} %" in text
         assert f"I_kill {100 * silenced.mean():.1f} %" in text
     # The sample that is followed: silenced by the clip, far away without it.
     number = int(tab.locator("#sample").input_value()) - 1
     ratio = np.exp(record["log_ratio_clip"][9].astype(float)[number])
     assert f"w = {ratio:.2f}, in I_kill, which the clip silences" in tab.locator("#sample-left").text_content()
     assert drawn(tab, "cloud-right", "data[1].x.length") == 10
-    tab.locator("#sample").fill("7")
-    assert tab.locator("#sample-advantage").text_content() == f"{record['advantages'][6].astype(float):.2f}"
     tab.locator("#right").select_option("spo")
     assert tab.locator("#title-right").text_content() == "spo"
     tab.locator("#play").focus()
     tab.keyboard.press("Enter")
     assert tab.locator("#play").text_content() == "Stop"
     expect(tab.locator("#epoch-text")).to_have_text("3 of 10", timeout=PATIENCE_MS)
-    tab.keyboard.press("Enter")
-    assert tab.locator("#play").text_content() == "Play"
-
-
-def test_clip_holds_what_none_lets_run():
-    """The recording shows what the page says that it does, and all methods start from one policy."""
-    record = np.load(ROOT / "plots" / "updates.npz")
-    spread = {name: np.abs(record[f"log_ratio_{name}"].astype(float)).mean(1) for name in ("clip", "none", "spo")}
-    assert spread["none"][-1] > 2 * spread["clip"][-1]
-    assert spread["spo"][-1] < spread["clip"][-1]
-    assert (record["log_ratio_clip"][0] == record["log_ratio_none"][0]).mean() > 0.01
-    assert (ROOT / "plots" / "updates.npz").stat().st_size < 1e6
 
 
 def test_the_coefficient_follows_method_and_epsilon(published, visit):
@@ -189,10 +180,8 @@ def test_the_coefficient_follows_method_and_epsilon(published, visit):
     assert drawn(tab, "plane", value) == pytest.approx(-1.05 * 1.2625 * 0.2625 / 0.3, abs=1e-3)
     assert "Simple Policy Optimization" in tab.locator("#method-text").text_content()
     tab.locator("#method").select_option("none")
-    assert drawn(tab, "plane", "Math.max(...data[0].z.flatMap((row) => [...row].map(Math.abs)))") == 0
+    assert drawn(tab, "plane", value) == 0
     assert "has no ε" in tab.locator("#epsilon-note").text_content()
-    tab.locator("#method").select_option("kl_scalar --kl-penalty sample")
-    assert drawn(tab, "plane", "Math.min(...data[0].z.flatMap((row) => [...row]))") == pytest.approx(1)
 
 
 def test_runs_are_chosen(published, visit):
@@ -224,26 +213,11 @@ def test_runs_are_chosen(published, visit):
     tab.locator("#run-choice").select_option(label="kl_fixed, seed 1")
     assert "--beta 3" in tab.locator("#run").text_content()
 
-
-def test_the_run_under_the_pointer_is_described(published, visit):
-    tab = visit(published[0])
+    tab.locator("#folder").select_option("")
     tab.locator("#methods input[value=clip]").uncheck()
     tab.locator("#seed").select_option("0")
     tab.locator("#curves").scroll_into_view_if_needed()
-    place = tab.evaluate(
-        """() => {
-            const plot = document.getElementById("curves");
-            const {xaxis, yaxis} = plot._fullLayout;
-            const {data: [line]} = plot;
-            const box = plot.getBoundingClientRect();
-            const middle = 60;
-            return [
-                box.left + xaxis._offset + xaxis.d2p(line.x0 + middle * line.dx),
-                box.top + yaxis._offset + yaxis.d2p(line.y[middle]),
-            ];
-        }"""
-    )
-    tab.mouse.move(*place)
+    tab.mouse.move(*tab.evaluate(MIDDLE_OF_THE_FIRST_CURVE))
     expect(tab.locator("#run")).to_contain_text("Hopper-v4, kl_fixed, seed 0", timeout=PATIENCE_MS)
 
 
@@ -276,22 +250,17 @@ def test_final_returns_stand_beside_the_papers(published, visit):
     assert [2616] not in drawn(tab, "returns", "data.map((trace) => trace.x)")  # its kl_fixed has another β
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_narrow_screen(published, visit, scheme):
-    tab = visit(published[0], viewport={"width": 400, "height": 800}, color_scheme=scheme)
+def test_it_fits_a_narrow_screen_and_follows_the_systems_colours(published, visit):
+    tab = visit(published[0], viewport={"width": 400, "height": 800}, color_scheme="light")
     assert tab.evaluate("document.scrollingElement.scrollWidth") == 400
-    ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-    ink = tab.evaluate("getComputedStyle(document.querySelector('#plane .xtick text')).fill")
-    brightness = {name: sum(map(int, text[4:-1].split(","))) for name, text in (("ground", ground), ("ink", ink))}
-    assert (brightness["ground"] > brightness["ink"]) == (scheme == "light")
-
-
-def test_colours_follow_the_system(published, visit):
-    tab = visit(published[0])
     text = tab.locator("#plane .xtick text").first
-    before = text.evaluate("(element) => element.style.fill")
+    dark_on_light = text.evaluate("(element) => element.style.fill")
     tab.emulate_media(color_scheme="dark")
-    expect(text).not_to_have_css("fill", before, timeout=PATIENCE_MS)
+    expect(text).not_to_have_css("fill", dark_on_light, timeout=PATIENCE_MS)
+    ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    ink = text.evaluate("(element) => getComputedStyle(element).fill")
+    ground, ink = (sum(map(int, color[4:-1].split(","))) for color in (ground, ink))
+    assert ground < ink
 
 
 def test_one_run_is_enough(tmp_path, visit):
@@ -304,29 +273,26 @@ def test_one_run_is_enough(tmp_path, visit):
     assert not tab.locator("#folder-label").is_visible()
 
 
-def test_a_users_file_is_among_the_methods(tmp_path, monkeypatch, capsys):
+def test_a_users_file_is_among_the_methods(tmp_path, monkeypatch):
     folder = tmp_path / "betas"
     folder.mkdir()
-    source = (ROOT / "betas" / "spo.py").read_text()
-    (folder / "mine_of_test.py").write_text(source.replace("/ clip_coef", "/ clip_coef / 2"))
+    source = (ROOT / "betas" / "spo.py").read_text(encoding="utf-8")
+    (folder / "mine_of_test.py").write_text(source, encoding="utf-8")
     (folder / "unfinished_of_test.py").write_text("import torch\nbeta = ")
     (folder / "wrong_of_test.py").write_text("def surrogate(a, b, c, d):\n    return a + undefined\n")
     monkeypatch.syspath_prepend(tmp_path)
     found = page.coefficients(*page.surrogates(folder))
-    assert "mine_of_test" in found["methods"]
-    assert "clip" in found["methods"]
+    assert {"mine_of_test", "clip"} <= set(found["methods"])
     failures = " ".join(found["failures"])
     assert "betas/unfinished_of_test.py: SyntaxError" in failures
     assert "wrong_of_test: NameError" in failures
-    assert "unfinished_of_test" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["clip", "spo", "dual_clip"])
+@pytest.mark.parametrize("name", ["clip", "dual_clip"])
 def test_planes_are_the_surrogates_own(name):
     """A packed plane against β_t of autograd at single points, on another way: the derivative in w."""
     surrogate, _ = page.surrogates()[0][name]
-    planes, _ = page.coefficient(surrogate)
-    packed = planes[3]
+    packed = page.coefficient(surrogate)[0][3]
     values = np.frombuffer(page.base64.b64decode(packed["data"]), "<i2") * packed["scale"]
     values = values.reshape(len(page.PLANE_ADVANTAGES), len(page.PLANE_RATIOS))
     for row, column in ((2, 10), (5, 130), (30, 20), (38, 60), (39, 135)):
@@ -335,24 +301,3 @@ def test_planes_are_the_surrogates_own(name):
         surrogate(ratio.log(), torch.zeros(1), advantage, torch.tensor(0.2)).sum().backward()
         expected = ratio * ratio.grad - ratio * advantage
         assert values[row, column] == pytest.approx(expected.item(), abs=2 * packed["scale"])
-
-
-def test_numbers_survive_packing():
-    values = np.array([[0.0, -3.5, np.nan], [np.inf, 1e4, 12.0]])
-    packed = page.pack(values)
-    integers = np.frombuffer(page.base64.b64decode(packed["data"]), "<i2")
-    assert list(integers == page.SMALLEST_INT16) == [False, False, True, True, False, False]
-    finite = np.isfinite(values.ravel())
-    assert np.allclose(integers[finite] * packed["scale"], values.ravel()[finite], atol=packed["scale"])
-
-
-def test_commands_repeat_a_run():
-    row = run_row("Hopper-v4", "clip", 7)
-    assert page.command(row) == "python ppo_clip_continuous.py --env-id Hopper-v4 --seed 7 --total-timesteps 40960"
-    adaptive = run_row("Hopper-v4", "kl_adaptive", 0)
-    arguments = json.loads(adaptive["args"]) | {"adaptive_beta": True, "anneal_lr": False}
-    words = page.command(adaptive | {"args": json.dumps(arguments)})
-    assert words.startswith("python ppo_kl_scalar_continuous.py --env-id Hopper-v4 --seed 0")
-    assert "--adaptive-beta" in words
-    assert "--no-anneal-lr" in words
-    assert "--exp-name ppo_kl_adaptive_continuous" in words

@@ -275,13 +275,6 @@ def test_target_kl_ends_the_epochs(tmp_path, monkeypatch):
     assert [len(rollout.minibatches) for rollout in rollouts] == [3] * ITERATIONS
 
 
-def test_no_two_environments_of_a_study_share_a_seed():
-    """test_the_environment_gets_the_action looks at the seeds of a run; these are those of a hundred."""
-    seeds = [env_seeds(seed, 64) for seed in range(100)]
-    assert [first for first, *_ in seeds] == list(range(100))
-    assert len(set(np.ravel(seeds))) == 6400
-
-
 @pytest.fixture(scope="module", params=ONE_OF_EACH)
 def plain(request, tmp_path_factory):
     """A script, and what a run of it on Countdown with an evaluation returns."""

@@ -1,20 +1,19 @@
 """What a run leaves behind, read back from the real files: TensorBoard, W&B, result.json, agent.pt."""
 
-import ast
 import hashlib
 import importlib
 import json
-import subprocess
 import sys
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import collect
 import countdown_env
 import numpy as np
 import pytest
 import torch
 import wandb_file
-from helpers import FIELDS, ONE_OF_EACH, ROOT, SHORT, command, environment, load, run, run_all, task
+from helpers import FIELDS, ONE_OF_EACH, ROOT, SHORT, load, run_all, task
 
 import ppo_clip_cartpole
 
@@ -54,62 +53,37 @@ def expected_tags(name):
     return (TAGS | extra | ({"eval/episodic_return"} if name in SAVED else set())) - missing
 
 
-def wandb_run(run):
-    """(run record, {tag: [(step, value)]}, summary) of the one W&B run in run's working directory."""
-    (path,) = run.cwd.glob("wandb/offline-run-*/run-*.wandb")
-    record, scalars, summary = None, defaultdict(list), {}
-    for entry in wandb_file.records(path):
-        if entry.HasField("run"):
-            record = entry.run
-        if entry.HasField("history"):
-            row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in entry.history.item}
-            for tag in row.keys() - {"global_step"}:
-                scalars[tag].append((row["global_step"], row[tag]))
-        if entry.HasField("summary"):
-            summary |= {item.key or "/".join(item.nested_key): item.value_json for item in entry.summary.update}
-    return record, scalars, summary
-
-
 @pytest.mark.parametrize("name", COMMANDS)
-def test_tensorboard_holds_every_tag(runs, name):
+def test_tensorboard_holds_every_tag_and_the_arguments(runs, name):
     run = runs[name]
     assert set(run.scalars) == expected_tags(name)
     args, last = run.result["args"], run.result["global_step"]
+    assert run.hyperparameters == {key: str(value) for key, value in args.items()}
     batch = args["num_envs"] * args["num_steps"]
     for tag in expected_tags(name) - {"charts/episodic_return", "charts/episodic_length", "eval/episodic_return"}:
         assert [step for step, _ in run.scalars[tag]] == list(range(batch, last + 1, batch)), tag
         assert np.isfinite(run.values(tag)).all(), tag
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_tensorboard_holds_the_arguments(runs, name):
-    assert runs[name].hyperparameters == {key: str(value) for key, value in runs[name].result["args"].items()}
+    rates = run.values("charts/learning_rate")
+    annealed = 1 - args["anneal_lr"] * np.arange(len(rates)) / len(rates)
+    np.testing.assert_allclose(rates, args["learning_rate"] * annealed, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", TRACKED)
-def test_wandb_holds_the_same_tags_and_values(runs, name):
-    _, scalars, _ = wandb_run(runs[name])
-    assert expected_tags(name) <= set(scalars)
+def test_wandb_holds_the_same_and_knows_which_run_it_is(runs, name):
+    tracked, result = wandb_file.read(runs[name].cwd), runs[name].result
     for tag in expected_tags(name):
-        (steps, values), (wandb_steps, wandb_values) = (
-            zip(*runs[name].scalars[tag], strict=True),
-            zip(*scalars[tag], strict=True),
-        )
+        steps, values = zip(*runs[name].scalars[tag], strict=True)
+        logged = [(row["global_step"], row[tag]) for row in tracked.history if tag in row]
+        wandb_steps, wandb_values = zip(*logged, strict=True)
         assert wandb_steps == steps
         assert wandb_values == pytest.approx(values, rel=1e-6)
-
-
-@pytest.mark.parametrize("name", TRACKED)
-def test_wandb_knows_which_run_it_is(runs, name):
-    record, _, summary = wandb_run(runs[name])
-    result = runs[name].result
+    record = tracked.record
     assert (record.run_group, record.job_type) == (result["exp_name"], result["env_id"])
     assert record.project == result["args"]["wandb_project_name"]
     assert record.display_name == str(runs[name].folder.relative_to(runs[name].cwd / "runs"))
-    config = {item.key: json.loads(item.value_json) for item in record.config.update}
-    assert {key: config[key] for key in result["args"]} == result["args"]
+    assert {key: tracked.config[key] for key in result["args"]} == result["args"]
     for field in ("params_sha256", "script_sha256"):
-        assert json.loads(summary[field]) == result[field]
+        assert tracked.summary[field] == result[field]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -118,12 +92,12 @@ def test_result_has_exactly_its_fields(runs, name):
     result = run.result
     assert list(result) == [*FIELDS, "versions", *(["eval_returns"] if name in SAVED else [])]
     assert set(result["versions"]) == {"python", "torch", "gymnasium", "mujoco", "numpy"}
-    assert result["versions"]["torch"] == torch.__version__
-    assert [result[key] for key in ("env_id", "exp_name", "seed")] == [
-        result["args"][key] for key in ("env_id", "exp_name", "seed")
-    ]
+    for key in ("env_id", "exp_name", "seed"):
+        assert result[key] == result["args"][key]
     assert result["exp_name"] == COMMANDS[name][0]
     assert result["diverged_at"] is None
+    module = importlib.import_module(COMMANDS[name][0])
+    assert result["script_sha256"] == module.script_sha256(module.Args())
     batch = result["args"]["num_envs"] * result["args"]["num_steps"]
     assert result["global_step"] == result["args"]["total_timesteps"] // batch * batch
     assert result["sps"] == pytest.approx(result["global_step"] / result["wall_time_s"])
@@ -131,6 +105,23 @@ def test_result_has_exactly_its_fields(runs, name):
     written = {path.name for path in run.folder.iterdir()} - {"result.json", "agent.pt"}
     assert len(written) == 1  # the events: nothing half-written is left
     assert (run.folder / "agent.pt").exists() == (name in SAVED)
+
+
+def test_what_wandb_writes_gives_the_plots_the_same_data(runs, tmp_path):
+    """A run as wandb's service would give it, from the file that wandb writes offline."""
+    folder = runs["phi cartpole"].cwd
+    tracked = wandb_file.read(folder)
+    online = SimpleNamespace(summary_metrics=tracked.summary, state="crashed")
+    online.scan_history = lambda: iter(tracked.history)
+    assert collect.collect(collect.from_folders(folder / "runs"), tmp_path / "folders") == (1, [])
+    assert collect.collect([("x", lambda: collect.read_wandb(online))], tmp_path / "wandb") == (1, [])
+    (rows, curves), (wandb_rows, wandb_curves) = (collect.load(tmp_path / name) for name in ("folders", "wandb"))
+    assert rows.drop(columns="run").equals(wandb_rows.drop(columns="run"))
+    assert curves.drop(columns="run").equals(wandb_curves.drop(columns="run"))
+
+    del online.summary_metrics["params_sha256"]
+    left_out = ["x: no result in its W&B summary (crashed)"]
+    assert collect.collect([("x", lambda: collect.read_wandb(online))], tmp_path / "none")[1] == left_out
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -156,14 +147,6 @@ def test_partition_adds_up_and_percentiles_rise(runs, name):
     assert ((betas[0] < 0) | (betas[-1] > 0))[fractions[1] > 0.02].all()
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_learning_rate_anneals_to_zero(runs, name):
-    rates = runs[name].values("charts/learning_rate")
-    args = runs[name].result["args"]
-    expected = args["learning_rate"] * (1 - args["anneal_lr"] * np.arange(len(rates)) / len(rates))
-    np.testing.assert_allclose(rates, expected, rtol=1e-6)
-
-
 def test_adaptive_beta_moves_once_a_rollout(runs):
     doubled, halved = [min(2.0**i, 1e4) for i in range(STEPS // 256)], [0.5**i for i in range(STEPS // 512)]
     assert runs["kl_scalar"].values("beta/scalar") == doubled
@@ -177,9 +160,8 @@ def test_the_saved_parameters_have_the_hash(runs, name):
     checkpoint = torch.load(runs[name].folder / "agent.pt", weights_only=True)
     assert module.Args(**checkpoint["args"]) == module.Args(**runs[name].result["args"])
     weights = checkpoint["agent"]
-    actor = "actor" if "cartpole" in name else "actor_mean"
-    outputs = len(weights[f"{actor}.4.bias"])
-    agent = module.Agent(weights["critic.0.weight"].shape[1], outputs)
+    outputs = weights["actor.4.bias" if "cartpole" in name else "actor_mean.4.bias"]
+    agent = module.Agent(weights["critic.0.weight"].shape[1], len(outputs))
     agent.load_state_dict(weights)
     digest = hashlib.sha256()
     for _, param in agent.named_parameters():
@@ -187,16 +169,7 @@ def test_the_saved_parameters_have_the_hash(runs, name):
     assert digest.hexdigest() == runs[name].result["params_sha256"]
     if "cartpole" not in name:
         assert checkpoint["obs_stats"]["count"] == STEPS + 1  # each step's observation, and the first
-
-
-@pytest.mark.parametrize("name", SAVED)
-def test_a_new_process_reproduces_the_evaluation(runs, name):
-    script = f"import json, sys, {COMMANDS[name][0]} as m; print(json.dumps(m.evaluate(sys.argv[1]).tolist()))"
-    command = [sys.executable, "-c", script, runs[name].folder / "agent.pt"]
-    here = environment(PYTHONPATH=str(ROOT))
-    done = subprocess.run(command, env=here, cwd=runs[name].cwd, capture_output=True, text=True, check=True)
     returns = runs[name].result["eval_returns"]
-    assert json.loads(done.stdout) == returns
     assert len(returns) == 10
     assert runs[name].values("eval/episodic_return") == pytest.approx(returns, rel=1e-6)
 
@@ -210,121 +183,46 @@ def test_cartpole_learns(runs):
 
 
 @pytest.mark.parametrize("script", ONE_OF_EACH)
-def test_evaluation_has_a_random_stream_of_its_own(script, tmp_path, monkeypatch):
-    """Seeded once, before the first episode, with a seed that is none of training's."""
+def test_an_evaluation_repeats_itself_with_frozen_statistics_and_a_seed_of_its_own(script, tmp_path, monkeypatch):
+    """Its actions are the likeliest of the saved network, on observations normalised by the saved statistics."""
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(script)
-    arguments = {"num_envs": 2, "num_steps": 8, "total_timesteps": 16, "num_minibatches": 2, "compile": False}
+    arguments = {"num_envs": 1, "num_steps": 64, "total_timesteps": 256, "num_minibatches": 2, "learning_rate": 0.01}
     env_id = task(script, "Countdown")
-    module.train(module.Args(env_id=env_id, seed=5, run_name="mine", save_model=True, **arguments))
-    before = (tmp_path / "runs/mine/agent.pt").read_bytes()
+    module.train(module.Args(env_id=env_id, seed=5, run_name="mine", save_model=True, compile=False, **arguments))
+    path = tmp_path / "runs/mine/agent.pt"
+    before = path.read_bytes()
     countdown_env.received.clear()
-    assert len(module.evaluate("runs/mine/agent.pt")) == 10
-    assert {order.seed for order in countdown_env.received} == {
-        np.random.SeedSequence(5).spawn(4)[2].generate_state(1)[0]
-    }
-    episodes = [order.episode for order in countdown_env.received]
-    assert sorted(set(episodes)) == list(range(episodes[0], episodes[0] + 10))
-    assert (tmp_path / "runs/mine/agent.pt").read_bytes() == before
-
-
-def test_an_evaluation_freezes_the_statistics_and_takes_the_likeliest_action(tmp_path, monkeypatch):
-    """Its actions are those of the saved network on observations normalised by the saved statistics."""
-    monkeypatch.chdir(tmp_path)
-    module = importlib.import_module("ppo_klip_continuous")
-    arguments = {"num_steps": 64, "total_timesteps": 256, "num_minibatches": 2, "compile": False, "learning_rate": 0.01}
-    module.train(module.Args(env_id=task("", "Countdown"), run_name="mine", save_model=True, **arguments))
-    checkpoint = torch.load("runs/mine/agent.pt", weights_only=True)
-    stats = {name: value.numpy() for name, value in checkpoint["obs_stats"].items()}
-    agent = module.Agent(3, 2)
-    agent.load_state_dict(checkpoint["agent"])
-    countdown_env.received.clear()
-    module.evaluate("runs/mine/agent.pt", episodes=4)
+    returns = module.evaluate(path).tolist()
     orders = countdown_env.received
+    assert returns == json.loads((tmp_path / "runs/mine/result.json").read_text(encoding="utf-8"))["eval_returns"]
+    assert path.read_bytes() == before
+    assert {order.seed for order in orders} == {np.random.SeedSequence(5).spawn(4)[2].generate_state(1)[0]}
+    episodes = [order.episode for order in orders]
+    assert sorted(set(episodes)) == list(range(episodes[0], episodes[0] + 10))
+
+    checkpoint = torch.load(path, weights_only=True)
+    agent = module.Agent(3, 3 if "cartpole" in script else 2)
+    agent.load_state_dict(checkpoint["agent"])
     obs = np.array([[countdown_env.who_of(order.seed), order.episode, order.step] for order in orders])
-    normalised = ((obs - stats["mean"]) / np.sqrt(np.maximum(stats["m2"] / stats["count"], 1e-8))).clip(-10, 10)
+    got = np.array([order.action for order in orders])
     with torch.no_grad():
-        actions = agent.actor_mean(torch.as_tensor(normalised, dtype=torch.float32)).numpy()
-    expected = np.clip(actions, [-0.5, -2.0], [0.5, 0.1])
-    np.testing.assert_allclose([order.action for order in orders], expected, rtol=1e-4, atol=1e-5)
+        if "cartpole" in script:
+            np.testing.assert_array_equal(got, 5 + agent.actor(torch.as_tensor(obs, dtype=torch.float32)).argmax(-1))
+        else:
+            stats = {name: value.numpy() for name, value in checkpoint["obs_stats"].items()}
+            deviation = np.sqrt(np.maximum(stats["m2"] / stats["count"], 1e-8))
+            normalised = ((obs - stats["mean"]) / deviation).clip(-10, 10)
+            actions = agent.actor_mean(torch.as_tensor(normalised, dtype=torch.float32)).numpy()
+            np.testing.assert_allclose(got, np.clip(actions, [-0.5, -2.0], [0.5, 0.1]), rtol=1e-4, atol=1e-5)
 
 
 def test_runs_that_start_in_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
-    """Three at once, and then forty folders of one name."""
-    rates = ("1e-3", "2e-3", "3e-3")
-    arguments = ("--total-timesteps", "512", "--learning-rate")
-    how = {"cwd": tmp_path, "env": environment(), "stdout": subprocess.DEVNULL}
-    processes = [subprocess.Popen(command("ppo_clip_cartpole", *arguments, rate), **how) for rate in rates]
-    assert [process.wait(300) for process in processes] == [0, 0, 0]
-    folders = list(tmp_path.glob("runs/*"))
-    results = [json.loads((folder / "result.json").read_text(encoding="utf-8")) for folder in folders]
-    assert sorted(result["args"]["learning_rate"] for result in results) == [float(rate) for rate in rates]
-    assert [len(list(folder.glob("events*"))) for folder in folders] == [1, 1, 1]
-
     monkeypatch.chdir(tmp_path)
     with ThreadPoolExecutor(8) as pool:
         names = list(pool.map(ppo_clip_cartpole.make_run_folder, [ppo_clip_cartpole.Args()] * 40))
     assert len(set(names)) == 40
-    assert {folder.name for folder in tmp_path.glob("runs/*")} == {*names, *(folder.name for folder in folders)}
-
-
-def test_a_package_that_is_not_installed_has_no_version(tmp_path, monkeypatch):
-    """CartPole-v1 needs no MuJoCo. Here nothing is installed but one package."""
-    (tmp_path / "torch-9.9.dist-info").mkdir()
-    (tmp_path / "torch-9.9.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9.9\n")
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    versions = ppo_clip_cartpole.package_versions()
-    assert versions == {**dict.fromkeys(("gymnasium", "mujoco", "numpy")), "torch": "9.9", "python": versions["python"]}
-
-
-def test_another_locale_changes_nothing(tmp_path):
-    """The scripts are UTF-8, whatever the locale's encoding is: here ASCII."""
-    variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = run(tmp_path, "ppo_clip_cartpole", "--total-timesteps", "512", **variables)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.result["script_sha256"] == ppo_clip_cartpole.script_sha256(ppo_clip_cartpole.Args())
-
-
-BETA = """
-import copied
-from pydantic.dataclasses import dataclass
-
-
-@dataclass
-class Args(copied.Args):
-    width: float = 0.1
-"""
-
-
-@pytest.fixture
-def digests(tmp_path, monkeypatch):
-    """A function of the texts of a script and of a file of betas/ that returns the hashes of both's code."""
-    for name in ("copied", "beta"):
-        monkeypatch.setitem(sys.modules, name, None)
-
-    def both(script, beta):
-        (tmp_path / "copied.py").write_text(script, encoding="utf-8")
-        (tmp_path / "beta.py").write_text(beta, encoding="utf-8")
-        module = load(tmp_path / "copied.py")
-        return module.script_sha256(module.Args()), module.script_sha256(load(tmp_path / "beta.py").Args())
-
-    return both
-
-
-def test_script_sha256_is_that_of_the_code(digests):
-    """Of the file that defines Args too, if that is another one, as in betas/; without comments, docstrings, layout."""
-    text = (ROOT / "ppo_clip_cartpole.py").read_text(encoding="utf-8")
-    alone, both = digests(text, BETA)
-    assert ppo_clip_cartpole.script_sha256(ppo_clip_cartpole.Args()) == alone != both
-    for old in ('"""PPO-Clip', '"""End the program'):
-        assert old in text
-        text = text.replace(old, old + " of others")
-    tidied = ast.unparse(ast.parse(text))
-    assert digests(tidied + "\n# a comment", BETA.replace("Args):", 'Args):\n    """One."""\n')) == (alone, both)
-    beta_changed = digests(text, BETA.replace("0.1", "0.2"))
-    script_changed = digests(text.replace("1e-5", "1e-6"), BETA)
-    assert beta_changed[0] == alone != script_changed[0]
-    assert len({both, beta_changed[1], script_changed[1]}) == 3
+    assert {folder.name for folder in tmp_path.glob("runs/*")} == set(names)
 
 
 SMALL = '''
@@ -378,12 +276,6 @@ def test_a_script_that_is_edited_while_it_runs(tmp_path, monkeypatch):
     copied.train(copied.Args(total_timesteps=512, run_name="mine"))
     assert copied.script_sha256(copied.Args()) != before
     assert json.loads((tmp_path / "runs/mine/result.json").read_text(encoding="utf-8"))["script_sha256"] == before
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_run_knows_its_code(runs, name):
-    module = importlib.import_module(COMMANDS[name][0])
-    assert runs[name].result["script_sha256"] == module.script_sha256(module.Args())
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -7,11 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
 import report
 import same_bits
+from helpers import ROOT
 
 CASES = {
     "one": "--num-envs 1 --num-steps 128 --num-minibatches 2 --total-timesteps 512",
@@ -141,18 +139,6 @@ def test_a_failing_training_is_a_difference(repository, compared, capsys):
     assert CLIP not in repository.rows()
 
 
-def test_wrong_arguments(repository, capsys):
-    for arguments, said in {
-        ("0123abc",): "git rev-parse: fatal",
-        (repository.first, "--scripts", "ppo.py"): "--scripts: there is no ppo.py",
-        (repository.first, "--workers", "0"): "--workers must be at least 1",
-    }.items():
-        with pytest.raises(SystemExit) as end:
-            same_bits.main(arguments, root=repository.folder)
-        assert end.value.code == 2
-        assert said in capsys.readouterr().err
-
-
 def join(old, new, num_envs):
     return {"script": "a.py", "old_script_sha256": old, "new_script_sha256": new, "num_envs": num_envs}
 
@@ -178,22 +164,3 @@ def test_a_wider_row_is_news_and_a_narrower_one_is_not():
     assert not report.is_known(join("a", "b", "any"), [join("a", "b", "1")])
     assert report.is_known(join("a", "b", "1"), [join("a", "b", "any")])
     assert not report.is_known(join("b", "a", "1"), [join("a", "b", "any")])
-
-
-def test_the_cases_cover_what_they_should():
-    """Of each kind of script, every argument that leads to another path is in a run with one environment."""
-    for script, extra in {
-        "ppo_clip_continuous.py": [],
-        "ppo_clip_cartpole.py": [],
-        "ppo_kl_scalar_continuous.py": ["--adaptive-beta", "--kl-penalty sample", "--kl-penalty k3"],
-        "ppo_kl_scalar_cartpole.py": ["--adaptive-beta", "--kl-penalty sample", "--kl-penalty k3"],
-    }.items():
-        kind = script.removesuffix(".py").rpartition("_")[2]
-        cases = same_bits.default_cases(same_bits.Unit(script, kind, (script,)))
-        alone = " ".join(arguments for arguments in cases.values() if "--num-envs 3" not in arguments)
-        several = " ".join(arguments for arguments in cases.values() if "--num-envs 3" in arguments)
-        paths = ["--norm-adv minibatch", "--norm-adv none", "--target-kl", "--no-clip-vloss", "--no-anneal-lr"]
-        for words in [*paths, "--ent-coef", "--save-model", *extra]:
-            assert words in alone, (script, words)
-        for words in ("--norm-adv minibatch", "--target-kl", "--no-clip-vloss", "--no-anneal-lr"):
-            assert words in several, (script, words)

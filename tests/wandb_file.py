@@ -1,6 +1,8 @@
 """Reads the file that wandb writes offline, for the tests that compare it with what a run writes by itself."""
 
+import json
 import struct
+from types import SimpleNamespace
 
 from wandb.proto.wandb_internal_pb2 import Record
 
@@ -26,3 +28,22 @@ def records(path):
         if kind in (WHOLE, LAST):
             yield Record.FromString(record)
             record = b""
+
+
+def decoded(items):
+    """{key: value} of wandb's items, whose values are JSON."""
+    return {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+
+
+def read(folder):
+    """The one run that was tracked offline in a folder: its record, arguments, summary and history."""
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    run = SimpleNamespace(summary={}, history=[])
+    for record in records(path):
+        if record.HasField("run"):
+            run.record = record.run
+            run.config = decoded(record.run.config.update)
+        if record.history.item:
+            run.history.append(decoded(record.history.item))
+        run.summary |= decoded(record.summary.update)
+    return run
