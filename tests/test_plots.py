@@ -544,6 +544,18 @@ def test_sections_are_filled_into_documents(capsys):
         make.filled("<!-- results: absent -->1<!-- end -->", sections)
 
 
+def test_two_arguments_of_a_surrogate_are_one_setting(made):
+    """As --beta and --kl-penalty of kl_scalar. --gamma belongs to the loop: a run with another one is no setting."""
+    rows, _ = collect.load(made.out / "results")
+    of_kl_fixed = rows[(rows["variant"] == "kl_fixed") & (rows["env_id"] == "Pendulum-v1")]
+    both = changed_args(of_kl_fixed.assign(run="both"), [True], beta=10.0, kl_penalty="k3")
+    other = changed_args(of_kl_fixed.assign(run="other"), [True], beta=10.0, gamma=0.9)
+    runs, every_run, _ = compare.comparison(pd.concat([rows, both, other], ignore_index=True))
+    settings = compare.settings(runs, every_run).set_index("run")["setting"]
+    assert settings["both"] == "kl_fixed --beta 10 --kl-penalty k3"
+    assert "other" not in settings
+
+
 def test_every_setting_of_a_surrogate_is_a_point_over_its_kl(data):
     runs, every_run, curves = data
     settings = compare.settings(runs, every_run)
