@@ -103,7 +103,10 @@ def surrogate(new_logprob, old_logprob, advantages, beta, kl):
 
 
 def kl_estimate(estimator, agent, new_logprobs, batch):
-    """KL(π_old ‖ π_new) for each sample of a Batch (N,): in closed form, or estimated from the sampled actions."""
+    """KL(π_old ‖ π_new) for each sample of a Batch (N,): in closed form, or estimated from the sampled actions.
+
+    The estimate `sample` is negative where w > 1, and so may be its mean; an adaptive β takes that for a small KL.
+    """
     log_ratio = new_logprobs - batch.logprobs
     if estimator == "sample":
         return -log_ratio
@@ -280,8 +283,8 @@ def zero_batch(size, envs, device):
 class Adam:
     """Adam (Kingma & Ba 2015), with the gradient's norm clipped; it changes params in place as torch.optim.Adam would.
 
-    It is written out because torch.optim.Adam cannot be compiled into one graph with the loss. With that one an update
-    takes 1.6 times as long.
+    It is written out because torch.optim.Adam cannot be compiled into one graph with the loss. With it, an update takes
+    1.6 times as long.
     """
 
     def __init__(self, params):
@@ -308,8 +311,8 @@ def update(args, surrogate, agent, adam, learning_rate, clip_coef, beta, minibat
     log_ratio = new_logprobs - minibatch.logprobs
     kl = kl_estimate(args.kl_penalty, agent, new_logprobs, minibatch)
 
-    # In float64. In float32, w Â and clip(w) Â can round to the same number just outside the band; torch.min then
-    # splits the gradient between them, and the three forms diverge. (Inside the band both have the same gradient.)
+    # The surrogate is computed in float64. In float32, w Â and clip(w) Â can round to the same number just outside the
+    # band; torch.min would then split the gradient between them, and the three forms would part.
     objective = surrogate(
         new_logprobs.double(), minibatch.logprobs.double(), minibatch.advantages.double(), beta, kl.double()
     )
@@ -506,7 +509,7 @@ def evaluate(path, episodes=10):
 def train(args, surrogate=surrogate):
     """Train one agent, from the first rollout to result.json.
 
-    surrogate is a per-sample objective like the one above; a file of betas/ passes its own.
+    The surrogate is this file's, unless a file of betas/ passes its own.
     """
     start_time = time.time()
     script_hash = script_sha256(args)  # now, because the file may be edited while it runs
@@ -534,8 +537,7 @@ def train(args, surrogate=surrogate):
     device = torch.device("cuda" if args.cuda else "cpu")
     agent = Agent(obs_dim, num_actions).to(device)
     adam = Adam(list(agent.parameters()))
-    # These are tensors because torch.compile compiles anew for every value of a Python number. (clip_coef is constant;
-    # you may want to anneal it.)
+    # These are tensors because torch.compile compiles anew for every value of a Python number.
     learning_rate = torch.tensor(args.learning_rate, dtype=torch.float64, device=device)
     clip_coef = torch.tensor(args.clip_coef, dtype=torch.float64, device=device)
     beta = torch.tensor(args.beta, dtype=torch.float64, device=device)

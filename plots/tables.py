@@ -385,17 +385,25 @@ def like_clip(runs):
     return ", ".join(f"{variant} on {task} ({n} of {of})" for (variant, task), (n, of) in counts.T.items())
 
 
-def beta_one_numbers(runs, curves):
-    """The smallest and the largest median KL of an iteration under β = 1, each with its task."""
-    of_fixed = runs[runs["variant"] == "kl_fixed"]
-    if of_fixed.empty or set(of_fixed["--beta"]) != {1}:
-        return {"smallest_kl": "", "largest_kl": ""}
-    kls = {task: median_kl(of_task, curves) for task, of_task in of_fixed.groupby("env_id", observed=True)}
-    smallest = min(kls, key=kls.get)
-    largest = max(kls, key=kls.get)
+def extreme_kls(runs, curves):
+    """The smallest and the largest median KL of an iteration among tasks, each with its task; empty without runs."""
+    if runs.empty:
+        return "", ""
+    kls = {task: median_kl(of_task, curves) for task, of_task in runs.groupby("env_id", observed=True)}
+    extremes = (min(kls, key=kls.get), max(kls, key=kls.get))
+    return tuple(f"{kl_text(kls[task])} ({task})" for task in extremes)
+
+
+def kl_numbers(runs, curves):
+    """The smallest and the largest median KL of an iteration, under β = 1 and under the clip."""
+    of_fixed = runs[(runs["variant"] == "kl_fixed") & (runs.get("--beta") == 1)]
+    smallest, largest = extreme_kls(of_fixed, curves)
+    smallest_clip, largest_clip = extreme_kls(compare.runs_of(runs, "clip"), curves)
     return {
-        "smallest_kl": f"{kl_text(kls[smallest])} ({smallest})",
-        "largest_kl": f"{kl_text(kls[largest])} ({largest})",
+        "smallest_kl": smallest,
+        "largest_kl": largest,
+        "smallest_clip_kl": smallest_clip,
+        "largest_clip_kl": largest_clip,
     }
 
 
@@ -484,7 +492,7 @@ def sections(runs, every_run, curves):
     for variant, aggregate in overall.items():
         if aggregate.improvement:
             found[f"improvement_{variant}"] = estimate(aggregate.improvement)
-    return found | beta_one_numbers(main, curves) | published_numbers(betas_overall) | mean_numbers(main)
+    return found | kl_numbers(main, curves) | published_numbers(betas_overall) | mean_numbers(main)
 
 
 def page(found):
