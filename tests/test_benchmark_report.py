@@ -101,6 +101,14 @@ def test_what_the_data_set_has_is_collected(tmp_path, result, changes):
     assert report.inspect(run_of(more=("--ent-coef", "0.1")), tmp_path, rows=rows).word == "missing"
 
 
+def test_a_collected_run_may_lack_an_argument_that_is_new(tmp_path, result):
+    """It was trained with what is the default now, if its version is the present one, or joined to it."""
+    arguments = {name: value for name, value in result["args"].items() if name != "ent_coef"}
+    rows = {run_of().name: collect.run_row(run_of().name, result | {"args": arguments})}
+    assert report.inspect(run_of(), tmp_path, rows=rows).word == "collected"
+    assert report.inspect(run_of(more=("--ent-coef", "0.1")), tmp_path, rows=rows).word == "missing"
+
+
 def test_a_version_that_trains_to_the_same_bits_is_the_same(tmp_path, monkeypatch, result):
     """A run of the script as it was counts, collected or not, once same_training.csv joins the two versions."""
     joins = tmp_path / "same_training.csv"

@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,7 +121,11 @@ def script_sha256(args):
 
 
 def differences(have, want, ignored):
-    """In what the arguments of a run, a dict, are not those wanted, a script's Args."""
+    """In what the arguments of a run, a dict, are not those wanted, a script's Args.
+
+    A run of before may lack an argument that is new in its script: it has the default.
+    """
+    have = {field.name: field.default for field in fields(want)} | have
     want = json.loads(json.dumps(asdict(want)))
     if have.get("compile") is False:
         want = want | {"compile": False}  # without a C++ compiler a run goes on uncompiled
