@@ -16,21 +16,18 @@ from pathlib import Path
 from typing import Annotated
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "betas")]
+sys.path.insert(0, str(ROOT))
 
-import ppo_clip_continuous  # before torch, which reads the number of threads that it sets
-import ppo_kl_scalar_continuous
-import ppo_klip_continuous
-
-# isort: split
-import none
 import numpy as np
-import rollback
-import spo
 import torch
 import tyro
 from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass
+
+import ppo_clip_continuous
+import ppo_kl_scalar_continuous
+import ppo_klip_continuous
+from betas import none, rollback, spo
 
 
 @dataclass
