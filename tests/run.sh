@@ -29,6 +29,7 @@ fi
 # Text is read and written as UTF-8, whatever the locale is.
 .venv/bin/ruff check --preview --select PLW1514 ./*.py betas plots tools
 .venv/bin/ruff format --check .
+.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 if command -v shellcheck > /dev/null; then
     shopt -s nullglob
     shellcheck .ci/run ./*.sh tests/*.sh
