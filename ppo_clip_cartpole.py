@@ -5,11 +5,13 @@ Maximises, per sample, with the ratio w = π_new(a|s) / π_old(a|s) and the adva
     min(w Â, clip(w, 1-ε, 1+ε) Â)                                    (Schulman et al. 2017, eq. 7)
 
 Theorem 1 (Colletti & Holzinger 2026, arXiv 2606.23932): this has the same gradient as a KL penalty whose coefficient
-varies per sample, w Â - β_t KL with KL = -log w. There β_t = -w Â on I_kill, the samples that the clip silences
-(w > 1+ε and Â > 0, or w < 1-ε and Â < 0), and 0 on all others.
+varies per sample, w Â - β_t KL with KL = -log w and with β_t held constant: -w Â on I_kill, the samples that the clip
+silences (w > 1+ε and Â > 0, or w < 1-ε and Â < 0), and 0 on all others. On I_kill its sign is the opposite of Â's.
 
 With one seed and on one machine, ppo_clip, ppo_phi and ppo_klip end with the same parameters, bit for bit
-(params_sha256), if a minibatch has 2^k samples.
+(params_sha256), if a minibatch has 2^k samples: the factor 1/N of its mean is then exact (docs/exactness.md).
+
+docs/cleanrl.md says what differs from CleanRL, and why.
 
     python ppo_clip_cartpole.py --env-id CartPole-v1 --seed 0
     diff ppo_clip_cartpole.py ppo_klip_cartpole.py
@@ -57,7 +59,7 @@ class Args:
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # seed of the experiment
     torch_deterministic: bool = True  # the value of `torch.backends.cudnn.deterministic`, as in CleanRL
     cuda: bool = False  # update the networks on the GPU (networks this small are faster on a CPU)
-    compile: bool = False  # compile the minibatch update as one graph (pays in runs of minutes)
+    compile: bool = False  # compile the minibatch update as one graph (worth its start-up only in long runs)
     track: bool = False  # track the run with Weights & Biases (offline with WANDB_MODE=offline)
     wandb_project_name: str = "klip-ppo"  # the W&B project
     wandb_entity: str | None = None  # the W&B entity (team)
@@ -73,7 +75,7 @@ class Args:
     anneal_lr: bool = True  # anneal the learning rate linearly to 0
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.99  # the discount factor γ
     gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95  # the λ of generalised advantage estimation
-    num_minibatches: PositiveInt = 8  # minibatches per epoch (clip = klip to the bit needs 2^k samples in each)
+    num_minibatches: PositiveInt = 8  # minibatches per epoch (of 2^k samples, so that clip and klip agree to the bit)
     update_epochs: PositiveInt = 10  # the number of epochs per rollout
     norm_adv: Literal["rollout", "minibatch", "none"] = "rollout"  # over what to normalise advantages
     clip_coef: Annotated[float, Field(gt=0, lt=1)] = 0.2  # ε, the half width of the band [1-ε, 1+ε]
@@ -163,9 +165,10 @@ def fail(message):
 
 
 class DropInfo(gym.Wrapper):
-    """Drop info, which nothing here reads and which costs a tenth of a step to collect.
+    """Drop the environment's info: nothing here reads it, and merging that of all environments takes a tenth of a step.
 
-    Copy observations: an environment that uses its array again would overwrite an episode's last observation at reset.
+    Copy observations: an environment that returns the same array each time would, at reset, overwrite an episode's last
+    observation. The vector environment still holds that one, and hands it to train as final_obs, in an info of its own.
     """
 
     def reset(self, **kwargs):
@@ -239,7 +242,7 @@ class Batch(NamedTuple):
 
 
 def zero_batch(size, envs, device):
-    """A Batch of this many samples, all zero, with the shapes that the environments need."""
+    """A Batch of this many samples, all zero, with the environments' shapes, for compile_update to try update on."""
     obs_dim = envs.single_observation_space.shape[0]
     return Batch(
         obs=torch.zeros(size, obs_dim, device=device),
@@ -254,7 +257,7 @@ def zero_batch(size, envs, device):
 class Adam:
     """Adam (Kingma & Ba 2015), with the gradient's norm clipped; it changes params in place as torch.optim.Adam would.
 
-    It is written out because torch.optim.Adam cannot be compiled into one graph with the loss. With it, an update takes
+    Written out, because torch.optim.Adam cannot be compiled into one graph with the loss: an update with that one takes
     1.6 times as long.
     """
 
@@ -282,7 +285,7 @@ def update(args, surrogate, agent, adam, learning_rate, clip_coef, minibatch):
     log_ratio = new_logprobs - minibatch.logprobs
 
     # The surrogate is computed in float64. In float32, w Â and clip(w) Â can round to the same number just outside the
-    # band; torch.min would then split the gradient between them, and the three forms would part.
+    # band. torch.min then passes on half of the gradient, where ppo_phi and ppo_klip pass on all or none of it.
     objective = surrogate(new_logprobs.double(), minibatch.logprobs.double(), minibatch.advantages.double(), clip_coef)
     policy_loss = -objective.mean().float()
 
@@ -310,8 +313,8 @@ def compile_update(args, *inputs):
     try:
         torch._dynamo.reset()  # without it, a second train() in one process would use the first one's surrogate
         torch._dynamo.config.trace_autograd_ops = True  # lets torch.autograd.grad be part of the graph
-        # Kernels are called from C++, and inputs are not checked at each call: both together 1.3 times as fast.
-        # Remove guard_filter_fn if a shape, a dtype or a string changes between calls.
+        # Kernels are called from C++, and tensors are not checked at each call: both together 1.3 times as fast.
+        # Remove guard_filter_fn if a tensor's shape or dtype changes between calls.
         options = {"cpp_wrapper": not args.cuda, "guard_filter_fn": keep_guards_on_constants}
         compiled_update = torch.compile(update, fullgraph=True, dynamic=False, options=options)
         compiled_update(args, *copy.deepcopy(inputs))
@@ -323,12 +326,12 @@ def compile_update(args, *inputs):
 
 
 def keep_guards_on_constants(guards):
-    """Tell torch.compile to check Python constants at each call, and nothing else."""
+    """Tell torch.compile to check Python values, such as numbers, at each call; nothing about tensors is checked."""
     return [guard.guard_type == "CONSTANT_MATCH" for guard in guards]
 
 
 def is_folder_name(name):
-    """Whether a name, such as mine or mine/first, is that of a folder below another one."""
+    """Whether a name, such as mine or mine/first, leads to a folder below runs/: no absolute path, and no .. in it."""
     path = Path(name)
     return len(path.parts) > 0 and not path.is_absolute() and ".." not in path.parts
 
@@ -363,7 +366,8 @@ def first_bad_step(rewards, obs, next_obs):
 def diagnostics(log_ratio, losses, advantages, clip_coef, num_minibatches):
     """The scalars to log for one iteration. log_ratio and advantages are (updates, N), losses is (updates, 3).
 
-    Losses and KL are means over the last epoch; the clip fraction, the sets and β_t are of all epochs.
+    Losses and KL are means over the last epoch; the clip fraction, the shares of the three sets (partition/in, kill and
+    pass) and the percentiles of β_t are of all epochs.
     """
     # PPO-Clip's sets and β_t, also where another surrogate is trained.
     ratio = np.exp(log_ratio)
@@ -394,13 +398,13 @@ def diagnostics(log_ratio, losses, advantages, clip_coef, num_minibatches):
 
 
 def params_sha256(agent):
-    """SHA-256 of the bytes of all parameters: two runs with the same one trained to the same bits."""
+    """SHA-256 of the bytes of all parameters: if it is equal, two runs ended with the same parameters, bit for bit."""
     params_bytes = [param.detach().cpu().numpy().tobytes() for param in agent.parameters()]
     return hashlib.sha256(b"".join(params_bytes)).hexdigest()
 
 
 def script_sha256(args):
-    """SHA-256 of the code of this file, and of the file that defines args if that is another one (in betas/).
+    """SHA-256 of the code of this file, and of the file in betas/ whose Args args are, if they are one's.
 
     Comments, docstrings, layout and the version of Python make no difference.
     """
@@ -414,7 +418,7 @@ def script_sha256(args):
         for node in ast.walk(tree):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
                 del node.body[0]
-        # Python 3.13 and newer leave empty lists out of a dump, so they, and the commas between fields, are taken out.
+        # Python 3.13 and newer leave empty lists out of a dump. Take them out here for older ones, with all commas.
         code.append(re.sub(r"\w+=\[\]|, ", "", ast.dump(tree)))
     return hashlib.sha256("\n".join(code).encode()).hexdigest()
 
@@ -447,7 +451,7 @@ class Seeds(NamedTuple):
 
 
 def make_seeds(seed):
-    """Seeds of streams that are independent of each other and of default_rng(seed), the first environment's stream."""
+    """Seeds of streams that are independent of each other and of the first environment's, default_rng(seed)."""
     return Seeds(*np.random.SeedSequence(seed).spawn(4))
 
 
@@ -505,7 +509,8 @@ def train(args, surrogate=surrogate):
     device = torch.device("cuda" if args.cuda else "cpu")
     agent = Agent(obs_dim, num_actions).to(device)
     adam = Adam(list(agent.parameters()))
-    # These are tensors because torch.compile compiles anew for every value of a Python number.
+    # Tensors, so that they may change during a run, as learning_rate does: torch.compile compiles anew for every value
+    # of a Python number.
     learning_rate = torch.tensor(args.learning_rate, dtype=torch.float64, device=device)
     clip_coef = torch.tensor(args.clip_coef, dtype=torch.float64, device=device)
     update_minibatch = update
@@ -595,7 +600,7 @@ def train(args, surrogate=surrogate):
         # Values, log-probabilities, advantages and returns, each in one batch.
         batch_obs = torch.as_tensor(obs, device=device).flatten(0, 1)
         batch_actions = torch.as_tensor(actions, device=device).flatten(0, 1)
-        if iteration <= 2:  # in the first rollout all biases are still 0
+        if iteration <= 2:  # twice: at first all biases are 0, and a mistake with them would not show
             check_numpy_actor(agent, actor, batch_obs)
         with torch.no_grad():
             batch_logprobs, _, batch_values = agent(batch_obs, batch_actions)

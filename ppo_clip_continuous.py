@@ -5,11 +5,13 @@ Maximises, per sample, with the ratio w = π_new(a|s) / π_old(a|s) and the adva
     min(w Â, clip(w, 1-ε, 1+ε) Â)                                    (Schulman et al. 2017, eq. 7)
 
 Theorem 1 (Colletti & Holzinger 2026, arXiv 2606.23932): this has the same gradient as a KL penalty whose coefficient
-varies per sample, w Â - β_t KL with KL = -log w. There β_t = -w Â on I_kill, the samples that the clip silences
-(w > 1+ε and Â > 0, or w < 1-ε and Â < 0), and 0 on all others.
+varies per sample, w Â - β_t KL with KL = -log w and with β_t held constant: -w Â on I_kill, the samples that the clip
+silences (w > 1+ε and Â > 0, or w < 1-ε and Â < 0), and 0 on all others. On I_kill its sign is the opposite of Â's.
 
 With one seed and on one machine, ppo_clip, ppo_phi and ppo_klip end with the same parameters, bit for bit
-(params_sha256), if a minibatch has 2^k samples.
+(params_sha256), if a minibatch has 2^k samples: the factor 1/N of its mean is then exact (docs/exactness.md).
+
+docs/cleanrl.md says what differs from CleanRL, and why.
 
     python ppo_clip_continuous.py --env-id HalfCheetah-v4 --seed 0
     diff ppo_clip_continuous.py ppo_klip_continuous.py
@@ -45,7 +47,7 @@ ADAM_BETA1 = 0.9
 ADAM_BETA2 = 0.999
 ADAM_EPS = 1e-5
 ADVANTAGE_EPS = 1e-8  # keeps a division by the standard deviation of advantages finite
-MIN_VARIANCE = 1e-8  # the same for observations and rewards
+MIN_VARIANCE = 1e-8  # the least variance by which observations and rewards are scaled
 NORM_CLIP = 10.0  # the largest normalised observation or scaled reward
 MAX_EVAL_STEPS = 10_000  # the longest episode of an evaluation; some environments never end one
 MAX_VIDEO_STEPS = 1_000  # the longest video; its frames are kept in memory
@@ -75,7 +77,7 @@ class Args:
     anneal_lr: bool = True  # anneal the learning rate linearly to 0
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.99  # the discount factor γ
     gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95  # the λ of generalised advantage estimation
-    num_minibatches: PositiveInt = 32  # minibatches per epoch (clip = klip to the bit needs 2^k samples in each)
+    num_minibatches: PositiveInt = 32  # minibatches per epoch (of 2^k samples, so that clip and klip agree to the bit)
     update_epochs: PositiveInt = 10  # the number of epochs per rollout
     norm_adv: Literal["rollout", "minibatch", "none"] = "rollout"  # over what to normalise advantages
     clip_coef: Annotated[float, Field(gt=0, lt=1)] = 0.2  # ε, the half width of the band [1-ε, 1+ε]
@@ -167,9 +169,10 @@ def fail(message):
 
 
 class DropInfo(gym.Wrapper):
-    """Drop info, which nothing here reads and which costs a tenth of a step to collect.
+    """Drop the environment's info: nothing here reads it, and merging that of all environments takes a tenth of a step.
 
-    Copy observations: an environment that uses its array again would overwrite an episode's last observation at reset.
+    Copy observations: an environment that returns the same array each time would, at reset, overwrite an episode's last
+    observation. The vector environment still holds that one, and hands it to train as final_obs, in an info of its own.
     """
 
     def reset(self, **kwargs):
@@ -246,8 +249,9 @@ def scale_rewards(stats, rewards, dones, discounted_returns, gamma):
         discounted_returns[:] = gamma * discounted_returns + rewards[t]
         running_returns[t] = discounted_returns
         discounted_returns[dones[t]] = 0.0
-    # This is stats.update(running_returns[t]) after each t, for all t at once. With delta = running_returns - mean, the
-    # mean being the old one, and sums over the steps up to t:  m2_t = m2 + Σ delta² - (Σ delta)² / count_t
+    # This is stats.update(running_returns[t]) after each t, for all t at once. With delta = running_returns - (the mean
+    # before this rollout) and sums over all environments and the steps up to t,
+    #     m2_t = m2 + Σ delta² - (Σ delta)² / count_t
     num_envs = rewards.shape[1]
     counts = stats.count + num_envs * np.arange(1, len(rewards) + 1)
     delta = running_returns - stats.mean
@@ -293,7 +297,7 @@ class Batch(NamedTuple):
 
 
 def zero_batch(size, envs, device):
-    """A Batch of this many samples, all zero, with the shapes that the environments need."""
+    """A Batch of this many samples, all zero, with the environments' shapes, for compile_update to try update on."""
     obs_dim = envs.single_observation_space.shape[0]
     action_dim = math.prod(envs.single_action_space.shape)
     return Batch(
@@ -309,7 +313,7 @@ def zero_batch(size, envs, device):
 class Adam:
     """Adam (Kingma & Ba 2015), with the gradient's norm clipped; it changes params in place as torch.optim.Adam would.
 
-    It is written out because torch.optim.Adam cannot be compiled into one graph with the loss. With it, an update takes
+    Written out, because torch.optim.Adam cannot be compiled into one graph with the loss: an update with that one takes
     1.6 times as long.
     """
 
@@ -337,7 +341,7 @@ def update(args, surrogate, agent, adam, learning_rate, clip_coef, minibatch):
     log_ratio = new_logprobs - minibatch.logprobs
 
     # The surrogate is computed in float64. In float32, w Â and clip(w) Â can round to the same number just outside the
-    # band; torch.min would then split the gradient between them, and the three forms would part.
+    # band. torch.min then passes on half of the gradient, where ppo_phi and ppo_klip pass on all or none of it.
     objective = surrogate(new_logprobs.double(), minibatch.logprobs.double(), minibatch.advantages.double(), clip_coef)
     policy_loss = -objective.mean().float()
 
@@ -365,8 +369,8 @@ def compile_update(args, *inputs):
     try:
         torch._dynamo.reset()  # without it, a second train() in one process would use the first one's surrogate
         torch._dynamo.config.trace_autograd_ops = True  # lets torch.autograd.grad be part of the graph
-        # Kernels are called from C++, and inputs are not checked at each call: both together 1.3 times as fast.
-        # Remove guard_filter_fn if a shape, a dtype or a string changes between calls.
+        # Kernels are called from C++, and tensors are not checked at each call: both together 1.3 times as fast.
+        # Remove guard_filter_fn if a tensor's shape or dtype changes between calls.
         options = {"cpp_wrapper": not args.cuda, "guard_filter_fn": keep_guards_on_constants}
         compiled_update = torch.compile(update, fullgraph=True, dynamic=False, options=options)
         compiled_update(args, *copy.deepcopy(inputs))
@@ -378,12 +382,12 @@ def compile_update(args, *inputs):
 
 
 def keep_guards_on_constants(guards):
-    """Tell torch.compile to check Python constants at each call, and nothing else."""
+    """Tell torch.compile to check Python values, such as numbers, at each call; nothing about tensors is checked."""
     return [guard.guard_type == "CONSTANT_MATCH" for guard in guards]
 
 
 def is_folder_name(name):
-    """Whether a name, such as mine or mine/first, is that of a folder below another one."""
+    """Whether a name, such as mine or mine/first, leads to a folder below runs/: no absolute path, and no .. in it."""
     path = Path(name)
     return len(path.parts) > 0 and not path.is_absolute() and ".." not in path.parts
 
@@ -418,7 +422,8 @@ def first_bad_step(rewards, obs, next_obs):
 def diagnostics(log_ratio, losses, advantages, clip_coef, num_minibatches):
     """The scalars to log for one iteration. log_ratio and advantages are (updates, N), losses is (updates, 3).
 
-    Losses and KL are means over the last epoch; the clip fraction, the sets and β_t are of all epochs.
+    Losses and KL are means over the last epoch; the clip fraction, the shares of the three sets (partition/in, kill and
+    pass) and the percentiles of β_t are of all epochs.
     """
     # PPO-Clip's sets and β_t, also where another surrogate is trained.
     ratio = np.exp(log_ratio)
@@ -449,13 +454,13 @@ def diagnostics(log_ratio, losses, advantages, clip_coef, num_minibatches):
 
 
 def params_sha256(agent):
-    """SHA-256 of the bytes of all parameters: two runs with the same one trained to the same bits."""
+    """SHA-256 of the bytes of all parameters: if it is equal, two runs ended with the same parameters, bit for bit."""
     params_bytes = [param.detach().cpu().numpy().tobytes() for param in agent.parameters()]
     return hashlib.sha256(b"".join(params_bytes)).hexdigest()
 
 
 def script_sha256(args):
-    """SHA-256 of the code of this file, and of the file that defines args if that is another one (in betas/).
+    """SHA-256 of the code of this file, and of the file in betas/ whose Args args are, if they are one's.
 
     Comments, docstrings, layout and the version of Python make no difference.
     """
@@ -469,7 +474,7 @@ def script_sha256(args):
         for node in ast.walk(tree):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
                 del node.body[0]
-        # Python 3.13 and newer leave empty lists out of a dump, so they, and the commas between fields, are taken out.
+        # Python 3.13 and newer leave empty lists out of a dump. Take them out here for older ones, with all commas.
         code.append(re.sub(r"\w+=\[\]|, ", "", ast.dump(tree)))
     return hashlib.sha256("\n".join(code).encode()).hexdigest()
 
@@ -502,7 +507,7 @@ class Seeds(NamedTuple):
 
 
 def make_seeds(seed):
-    """Seeds of streams that are independent of each other and of default_rng(seed), the first environment's stream."""
+    """Seeds of streams that are independent of each other and of the first environment's, default_rng(seed)."""
     return Seeds(*np.random.SeedSequence(seed).spawn(4))
 
 
@@ -515,7 +520,7 @@ def evaluate(path, episodes=10):
     agent.load_state_dict(checkpoint["agent"])
     actor = numpy_actor(agent)
     saved_stats = checkpoint["obs_stats"]
-    obs_stats = RunningStats(())
+    obs_stats = RunningStats(())  # all of it is set below, so the shape does not matter
     obs_stats.mean = saved_stats["mean"].numpy()
     obs_stats.m2 = saved_stats["m2"].numpy()
     obs_stats.count = saved_stats["count"].item()
@@ -568,7 +573,8 @@ def train(args, surrogate=surrogate):
     device = torch.device("cuda" if args.cuda else "cpu")
     agent = Agent(obs_dim, action_dim).to(device)
     adam = Adam(list(agent.parameters()))
-    # These are tensors because torch.compile compiles anew for every value of a Python number.
+    # Tensors, so that they may change during a run, as learning_rate does: torch.compile compiles anew for every value
+    # of a Python number.
     learning_rate = torch.tensor(args.learning_rate, dtype=torch.float64, device=device)
     clip_coef = torch.tensor(args.clip_coef, dtype=torch.float64, device=device)
     update_minibatch = update
@@ -668,7 +674,7 @@ def train(args, surrogate=surrogate):
         # Values, log-probabilities, advantages and returns, each in one batch.
         batch_obs = torch.as_tensor(obs, device=device).flatten(0, 1)
         batch_actions = torch.as_tensor(actions, device=device).flatten(0, 1)
-        if iteration <= 2:  # in the first rollout all biases are still 0
+        if iteration <= 2:  # twice: at first all biases are 0, and a mistake with them would not show
             check_numpy_actor(agent, actor, batch_obs)
         with torch.no_grad():
             batch_logprobs, _, batch_values = agent(batch_obs, batch_actions)
