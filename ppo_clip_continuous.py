@@ -5,8 +5,8 @@ Maximises, per sample, with the ratio w = π_new(a|s) / π_old(a|s) and the adva
     min(w Â, clip(w, 1-ε, 1+ε) Â)                                    (Schulman et al. 2017, eq. 7)
 
 Theorem 1 (Colletti & Holzinger 2026, arXiv 2606.23932): this has the same gradient as a KL penalty whose coefficient
-varies per sample, w Â - β_t KL with KL = -log w and with β_t held constant: -w Â on I_kill, the samples that the clip
-silences (w > 1+ε and Â > 0, or w < 1-ε and Â < 0), and 0 on all others. On I_kill its sign is the opposite of Â's.
+varies per sample, w Â - β_t KL with KL = -log w. Here β_t, not differentiated, is -w Â on I_kill, the samples that the
+clip silences (w > 1+ε and Â > 0, or w < 1-ε and Â < 0), and 0 on all others. On I_kill its sign is the opposite of Â's.
 
 With one seed and on one machine, ppo_clip, ppo_phi and ppo_klip end with the same parameters, bit for bit
 (params_sha256), if a minibatch has 2^k samples: the factor 1/N of its mean is then exact (docs/exactness.md).
@@ -460,7 +460,7 @@ def params_sha256(agent):
 
 
 def script_sha256(args):
-    """SHA-256 of the code of this file, and of the file in betas/ whose Args args are, if they are one's.
+    """SHA-256 of the code of this file and, if a file in betas/ defines the class of args, of that file as well.
 
     Comments, docstrings, layout and the version of Python make no difference.
     """

@@ -462,7 +462,7 @@ def params_sha256(agent):
 
 
 def script_sha256(args):
-    """SHA-256 of the code of this file, and of the file in betas/ whose Args args are, if they are one's.
+    """SHA-256 of the code of this file and, if a file in betas/ defines the class of args, of that file as well.
 
     Comments, docstrings, layout and the version of Python make no difference.
     """

@@ -100,7 +100,7 @@ class Args:
 def surrogate(new_logprob, old_logprob, advantages, clip_coef):
     """Per-sample objective, to be maximised. All tensors (N,), ε a scalar; Theorem 2."""
     ratio = (new_logprob - old_logprob).exp()
-    # On I_kill, by how much w is outside the band.
+    # By how much w is outside the band, where the clip silences the sample; 0 elsewhere.
     above = torch.where((ratio > 1 + clip_coef) & (advantages > 0), ratio - (1 + clip_coef), 0.0)
     below = torch.where((ratio < 1 - clip_coef) & (advantages < 0), ratio - (1 - clip_coef), 0.0)
     phi = (above + below) * advantages
@@ -461,7 +461,7 @@ def params_sha256(agent):
 
 
 def script_sha256(args):
-    """SHA-256 of the code of this file, and of the file in betas/ whose Args args are, if they are one's.
+    """SHA-256 of the code of this file and, if a file in betas/ defines the class of args, of that file as well.
 
     Comments, docstrings, layout and the version of Python make no difference.
     """
