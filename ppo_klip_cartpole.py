@@ -169,8 +169,9 @@ def fail(message):
 class DropInfo(gym.Wrapper):
     """Drop the environment's info: nothing here reads it, and merging that of all environments takes a tenth of a step.
 
-    Copy observations: an environment that returns the same array each time would, at reset, overwrite an episode's last
-    observation. The vector environment still holds that one, and hands it to train as final_obs, in an info of its own.
+    Copy observations: while the vector environment resets an environment, it holds the ended episode's last observation,
+    which it then hands to train as final_obs (in an info of its own). An environment that returns the same array each
+    time would overwrite it.
     """
 
     def reset(self, **kwargs):
@@ -420,7 +421,8 @@ def script_sha256(args):
         for node in ast.walk(tree):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
                 del node.body[0]
-        # Python 3.13 and newer leave empty lists out of a dump. Take them out here for older ones, with all commas.
+        # Before 3.13, Python writes empty lists into a dump; later it leaves them out. So take them out here, and with
+        # them every comma, because those next to an empty list would be left over.
         code.append(re.sub(r"\w+=\[\]|, ", "", ast.dump(tree)))
     return hashlib.sha256("\n".join(code).encode()).hexdigest()
 
@@ -453,7 +455,7 @@ class Seeds(NamedTuple):
 
 
 def make_seeds(seed):
-    """Seeds of streams that are independent of each other and of the first environment's, default_rng(seed)."""
+    """Seeds of streams that are independent of each other and of the first environment's, whose seed is seed itself."""
     return Seeds(*np.random.SeedSequence(seed).spawn(4))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import wandb_file
-from helpers import FIELDS, ONE_OF_EACH, ROOT, SHORT, load, run_all, task
+from helpers import FIELDS, ONE_OF_EACH, ROOT, SHORT, load, run_all, run_in_turn, task
 
 import ppo_clip_cartpole
 
@@ -44,7 +44,10 @@ SAVED = [name for name, command in COMMANDS.items() if "--save-model" in command
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return run_all(tmp_path_factory.mktemp("runs"), COMMANDS)
+    tracked = {name: command for name, command in COMMANDS.items() if name in TRACKED}
+    others = {name: command for name, command in COMMANDS.items() if name not in TRACKED}
+    folder = tmp_path_factory.mktemp("runs")
+    return run_all(folder, tracked) | run_in_turn(folder, others)
 
 
 def expected_tags(name):
@@ -134,19 +137,6 @@ def test_final_return_is_the_mean_over_the_last_tenth(runs, name):
         assert (name == "no episode ends") == (result["final_return"] is None)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_partition_adds_up_and_percentiles_rise(runs, name):
-    run = runs[name]
-    fractions = np.array([run.values(f"partition/{part}") for part in ("in", "kill", "pass")])
-    assert (fractions >= -1e-7).all()
-    np.testing.assert_allclose(fractions.sum(0), 1, rtol=1e-6)
-    np.testing.assert_allclose(fractions[1:].sum(0), run.values("losses/clipfrac"), atol=1e-6)
-    betas = np.array([run.values(f"beta/p{p}") for p in ("01", "10", "50", "90", "99")])
-    assert (np.diff(betas, axis=0) >= 0).all()
-    # β_t < 0 on the killed samples with Â > 0, > 0 on those with Â < 0: more than 2 % of killed must show at 1 or 99 %.
-    assert ((betas[0] < 0) | (betas[-1] > 0))[fractions[1] > 0.02].all()
-
-
 def test_adaptive_beta_moves_once_a_rollout(runs):
     doubled, halved = [min(2.0**i, 1e4) for i in range(STEPS // 256)], [0.5**i for i in range(STEPS // 512)]
     assert runs["kl_scalar"].values("beta/scalar") == doubled
@@ -227,22 +217,14 @@ def test_runs_that_start_in_the_same_second_get_folders_of_their_own(tmp_path, m
 
 SMALL = '''
 """A docstring."""
-
 from dataclasses import dataclass
-
-
 @dataclass
 class Args:  # Ä
     """Another."""
-
     seed: int = 0
     text: str = "é, x=[]"
-
-
 def empty():
     pass
-
-
 def shadow(x, *rest, key=[1, 2], **more):
     global empty
     return lambda: {**more, "a": [], 2: (x, 1j, 3e8)}
