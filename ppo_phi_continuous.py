@@ -510,7 +510,7 @@ class Seeds(NamedTuple):
 
 
 def make_seeds(seed):
-    """Seeds of streams that are independent of each other and of the first environment's, whose seed is seed itself."""
+    """Seeds of streams that are independent of each other and of the first environment's, whose seed is seed."""
     return Seeds(*np.random.SeedSequence(seed).spawn(4))
 
 
