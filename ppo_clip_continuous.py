@@ -171,9 +171,9 @@ def fail(message):
 class DropInfo(gym.Wrapper):
     """Drop the environment's info: nothing here reads it, and merging that of all environments takes a tenth of a step.
 
-    Copy observations: while the vector environment resets an environment, it holds the ended episode's last observation,
-    which it then hands to train as final_obs (in an info of its own). An environment that returns the same array each
-    time would overwrite it.
+    Copy observations: while the vector environment resets an environment, it holds the ended episode's last one, which
+    it then hands to train as final_obs (in an info of its own). An environment that returns the same array each time
+    would overwrite it.
     """
 
     def reset(self, **kwargs):
