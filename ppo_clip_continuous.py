@@ -383,7 +383,7 @@ def compile_update(args, *inputs):
 
 
 def keep_guards_on_constants(guards):
-    """Tell torch.compile to check Python values, such as numbers, at each call; nothing about tensors is checked."""
+    """Tell torch.compile to check constants, such as numbers, at each call, but neither tensors nor the surrogate."""
     return [guard.guard_type == "CONSTANT_MATCH" for guard in guards]
 
 
@@ -493,7 +493,7 @@ def package_versions():
 
 
 def write_result(result, folder):
-    """Write result.json, all or nothing: if it is there, the training is complete."""
+    """Write result.json, all or nothing: if it is there, the training is over (a diverged one, too: diverged_at)."""
     temporary = folder / "result.json.partial"
     temporary.write_text(json.dumps(result, indent=2), encoding="utf-8")
     os.replace(temporary, folder / "result.json")
