@@ -105,21 +105,10 @@ def test_a_new_name_or_comment_is_the_same_version(repository, compared):
     assert re.search(r"numpy=\S+ python=\S+ torch=\S+", row["versions"])
 
 
-def test_a_second_comparison_adds_nothing(repository, compared):
-    before = repository.joins.read_bytes()
-    assert repository.compare(repository.first, SCALAR) == 0
-    assert repository.joins.read_bytes() == before
-
-
 def test_a_change_for_several_environments_only_and_the_chain(repository, compared, capsys):
     first = repository.rows()[SCALAR]
     environments = "        if self.num_envs > 1:\n            self.gamma = 0.9\n"
     repository.edit(SCALAR, r"def __post_init__\(self\):\n", rf"\g<0>{environments}")
-    before = repository.joins.read_bytes()
-    assert repository.compare(repository.second, SCALAR) == 0
-    assert "nothing will be written" in capsys.readouterr().out
-    assert repository.joins.read_bytes() == before
-
     third = repository.commit()
     assert repository.compare(repository.second, SCALAR) == 0
     assert "1 environment: all 1 runs agree; several environments: 1 of 1 runs differ" in capsys.readouterr().out
@@ -132,11 +121,16 @@ def test_a_change_for_several_environments_only_and_the_chain(repository, compar
 
 
 def test_a_failing_training_is_a_difference(repository, compared, capsys):
+    """And of scripts that are not committed nothing is written, whatever agrees."""
     repository.edit(CLIP, r"\Z", "\nraise RuntimeError('broken')\n")
-    assert repository.compare(repository.first, CLIP) == 1
+    repository.edit(PHI, r"\Z", "\n# A comment, and a name of no use.\nunused = 1\n")
+    before = repository.joins.read_bytes()
+    assert repository.compare("HEAD", CLIP, PHI) == 1
     output = capsys.readouterr().out
+    assert "nothing will be written" in output
     assert "failed now: RuntimeError: broken" in output
-    assert CLIP not in repository.rows()
+    assert f"{PHI} (cartpole): 1 environment: all 1 runs agree" in output
+    assert repository.joins.read_bytes() == before
 
 
 def join(old, new, num_envs):
