@@ -280,7 +280,6 @@ main() {
   base=runs${prefix:+/$prefix}
   prefix=${prefix:+$prefix/}
   [ "${workers:-1}" -ge 1 ] 2> /dev/null || die "--workers must be a whole number of at least 1, not $workers"
-  [ -d "${TMPDIR:-/tmp}" ] || die "TMPDIR=${TMPDIR:-/tmp}: there is no such folder; make it, or unset TMPDIR"
   for word in ${tasks//,/ }; do
     in_table "$word" "$task_table" || die "--tasks $word: not in the table${sweep:+ of $sweep}"
   done
@@ -315,11 +314,6 @@ main() {
 
 case "${PYTHON:-}" in [!/]*/*) export PYTHON=$PWD/$PYTHON ;; esac
 called=$0
-self=${BASH_SOURCE[0]}
-while [ -L "$self" ]; do # a link to this file may stand elsewhere
-  CDPATH="" cd -P -- "$(dirname -- "$self")"
-  self=$(readlink -- "$(basename -- "$self")")
-done
-CDPATH="" cd -P -- "$(dirname -- "$self")"
-self=$PWD/$(basename -- "$self")
+CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
+self=$PWD/$(basename -- "${BASH_SOURCE[0]}")
 if [ "${1:-}" = --run ]; then run_one "${@:2}"; else main "$@"; fi
