@@ -277,16 +277,21 @@ def present(column):
     return list(column.cat.remove_unused_categories().cat.categories)
 
 
-def scores(runs):
-    """The scores of the runs as {variant: {task: array (seeds,)}}: 0 is a random policy, 1 the paper's PPO-Clip, and
-    a run that diverged scores 0.
-
-    Tasks without these anchors are left out, and tasks with a single run, which shows no spread, if there are others.
-    """
+def run_scores(runs):
+    """The score of each run: 0 is a random policy, 1 the paper's PPO-Clip, and a run that diverged scores 0. NaN where
+    there is no return, or where the task has no such anchors."""
     tasks = runs["env_id"].astype(str)
     zero = tasks.map(RANDOM)
     score = (runs["final_return"] - zero) / (tasks.map(PAPER["clip_mean"]) - zero)
-    scored = runs.assign(score=score.mask(runs["diverged"] & zero.notna(), 0.0)).dropna(subset="score")
+    return score.mask(runs["diverged"] & zero.notna(), 0.0)
+
+
+def scores(runs):
+    """The scores of the runs as {variant: {task: array (seeds,)}}.
+
+    Tasks without anchors are left out, and tasks with a single run, which shows no spread, if there are others.
+    """
+    scored = runs.assign(score=run_scores(runs)).dropna(subset="score")
     cells = scored.groupby(["variant", "env_id"], observed=True)["score"].agg(np.array)
     found = {}
     for variant in present(scored["variant"]):

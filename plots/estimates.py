@@ -33,14 +33,15 @@ def improvement(*tasks, axis=-1):
     return np.mean(chances, axis=0)
 
 
-def interval(statistic, samples, resamples=5000):
-    """A statistic of some samples and both ends of its 95 % bootstrap interval, stratified: each sample is drawn
-    anew by itself. The ends are NaN where a sample has one seed alone."""
+def interval(statistic, samples, level=1 - LEVEL):
+    """A statistic of some samples and both ends of its bootstrap interval (of 95 %, or of another level), stratified:
+    each sample is drawn anew by itself. The ends are NaN where a sample has one seed alone."""
     value = float(statistic(*samples))
     if min(len(sample) for sample in samples) < 2:
         return value, np.nan, np.nan
-    options = {"vectorized": True, "method": "percentile", "n_resamples": resamples, "batch": 1000}
-    ends = bootstrap(samples, statistic, rng=np.random.default_rng(0), **options).confidence_interval
+    options = {"vectorized": True, "method": "percentile", "n_resamples": 5000, "batch": 1000}
+    options |= {"confidence_level": level, "rng": np.random.default_rng(0)}
+    ends = bootstrap(samples, statistic, **options).confidence_interval
     return value, float(ends.low), float(ends.high)
 
 

@@ -5,6 +5,7 @@ docs/tables.md holds every table below the sentence that says how to read it.
 """
 
 import compare
+import contest
 import estimates
 import numpy as np
 
@@ -82,6 +83,16 @@ HOW_TO_READ = {
     "betas_region": (
         "How far the other coefficients let the policy move",
         "Median KL of an iteration and share outside the band, as above.",
+    ),
+    "screening": (
+        "Does any β_t beat the clip? Stage 1",
+        "Mean final return of seeds 0 to 2 (in brackets their number where it is not three) of each setting of an "
+        "argument of a method's own, and the screening score by which the rule of docs/betas.md chooses.",
+    ),
+    "confirmation": (
+        "Does any β_t beat the clip? Stage 2",
+        "Probability that a run of a finalist returns more than one of the clip, over seeds 20 to 34 of five tasks of "
+        "the same weight, with a stratified bootstrap interval of 95 %, or of 97.5 % where there are two finalists.",
     ),
     "return_over_kl": (
         "Final return over KL, every setting",
@@ -356,6 +367,47 @@ def knob_tables(points, entry):
     return "\n\n".join(tables)
 
 
+def screening_table(runs, scores):
+    """Stage 1: of each setting the mean final return on each task, and its score if it has all runs."""
+    rows = [["setting", *contest.SCREENING_TASKS, "screening score"]]
+
+    def entry(cell):
+        count = "" if len(cell) == len(contest.SCREENING_SEEDS) else f" ({len(cell)})"
+        diverged = ", diverged" * bool(cell["diverged"].any())
+        return f"{number(cell['final_return'].mean())}{count}{diverged}" if len(cell) else DASH
+
+    for setting, of_setting in runs.groupby("setting", observed=True):
+        cells = [entry(of_setting[of_setting["env_id"] == task]) for task in contest.SCREENING_TASKS]
+        score = scores[setting]
+        rows.append([f"`{setting}`", *cells, DASH if np.isnan(score) else number(score, 2)])
+    return markdown(rows)
+
+
+def confirmation_table(found):
+    """Stage 2, from contest.confirmed: a row a finalist, a column a clip."""
+    rows = []
+    for finalist, beside in found.items():
+        rows = rows or [["finalist", *(f"beside `{clip}`" for clip in beside)]]
+        rows.append([f"`{finalist}`", *map(estimate, beside.values())])
+    return markdown(rows) if any(any(beside.values()) for beside in found.values()) else ""
+
+
+def contest_sections(every_run):
+    """The tables of both stages, and what stage 1 decides so far."""
+    screened = contest.stage(every_run, contest.SCREENING_TASKS, contest.SCREENING_SEEDS)
+    scores = contest.screening_scores(screened)
+    choice = contest.chosen(scores)
+    second = contest.stage(every_run, contest.CONFIRMATION_TASKS, contest.CONFIRMATION_SEEDS)
+    complete = sum(not np.isnan(score) for score in scores.values())
+    return {
+        "screening": screening_table(screened, scores),
+        "confirmation": confirmation_table(contest.confirmed(second, choice)),
+        "screened": f"{complete} of {len(scores)}",
+        "best_clip": f"`{choice.best_clip}`",
+        "finalists": " and ".join(f"`{name}`" for name in choice.finalists) or "none",
+    }
+
+
 def cost_table(runs, every_run):
     """Core-hours of all runs; steps per second of those that are compared, for other settings have other rates."""
     rows = [["task", "runs", "steps of a run", "core-hours", "steps per second (median)"]]
@@ -492,7 +544,8 @@ def sections(runs, every_run, curves):
     for variant, aggregate in overall.items():
         if aggregate.improvement:
             found[f"improvement_{variant}"] = estimate(aggregate.improvement)
-    return found | kl_numbers(main, curves) | published_numbers(betas_overall) | mean_numbers(main)
+    numbers = kl_numbers(main, curves) | published_numbers(betas_overall) | mean_numbers(main)
+    return found | numbers | contest_sections(every_run)
 
 
 def page(found):

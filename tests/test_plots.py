@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import collect
 import compare
+import contest
 import estimates
 import figures
 import gymnasium as gym
@@ -461,6 +462,54 @@ def test_holms_correction_by_hand():
         "p = 0.049, differs",
         "p = 0.051",
     ]
+
+
+def test_a_setting_is_a_file_with_its_own_arguments():
+    """Other arguments, other seeds and tasks, and the scripts of benchmark.sh but clip are none."""
+    returns = {
+        ("Hopper-v4", "clip"): {0: 2598.0, 3: 0.0},
+        ("Hopper-v4", "klip"): {0: 1.0},
+        ("Ant-v4", "spo"): {1: None},
+    }
+    returns |= {("Humanoid-v4", "spo"): {0: 1.0}}
+    runs = rows_of(returns, **{"discrete": False, "--gamma": 0.99, "--eps": 0.2})
+    every_run = pd.concat([runs.assign(**{"--gamma": 0.9}), runs, runs.assign(**{"--eps": 0.7})])
+    found = contest.stage(every_run, ["Hopper-v4", "Ant-v4"], range(3))
+    assert found["setting"].tolist() == ["clip", "spo", "spo --eps 0.7"]  # clip has no --eps
+    assert found["score"].tolist() == [1.0, 0.0, 0.0]  # and what diverged scores 0
+    assert np.isnan([*contest.screening_scores(found).values()]).all()
+
+
+def test_the_rule_of_stage_1():
+    scores = {"clip": 1.0, "clip_eps --eps 0.4": 1.2, "soft": 1.1, "soft --width 1": 1.3, "spo": np.nan, "ano": 1.05}
+    assert contest.chosen(scores | {"dpo": 1.01, "none": 0.5}) == ("clip_eps --eps 0.4", ["soft --width 1", "ano"])
+    assert contest.chosen({"clip": 1.0, "clip_eps": 0.9, "soft": 0.99}) == ("clip", [])
+
+
+def test_the_test_of_stage_2():
+    """With two finalists an interval is of 97.5 %; over the clip at its best ε it is another one."""
+    rng = np.random.default_rng(0)
+    means = {"clip": 1000, "clip_eps": 1200, "soft": 1500, "spo": 500}
+    returns = {
+        (task, variant): dict(zip(contest.CONFIRMATION_SEEDS, rng.normal(mean, 300, 15), strict=True))
+        for task in contest.CONFIRMATION_TASKS
+        for variant, mean in means.items()
+    }
+    runs = contest.stage(rows_of(returns, discrete=False), contest.CONFIRMATION_TASKS, contest.CONFIRMATION_SEEDS)
+    found = contest.confirmed(runs, contest.Choice("clip_eps", ["soft", "spo"]))
+    samples = [list(returns[task, v].values()) for v in ("soft", "clip") for task in contest.CONFIRMATION_TASKS]
+    pairs = list(zip(samples[:5], samples[5:], strict=True))
+    chances = [scipy.stats.mannwhitneyu(*pair).statistic / 15**2 for pair in pairs]
+    value, *ends = found["soft"]["clip"]
+    assert value == pytest.approx(np.mean(chances))
+    draws = [
+        [np.mean(np.subtract.outer(rng.choice(ours, 15), rng.choice(theirs, 15)) > 0) for ours, theirs in pairs]
+        for _ in range(2000)
+    ]
+    assert ends == pytest.approx(np.percentile(np.mean(draws, 1), (1.25, 98.75)), abs=0.02)
+    assert found["spo"]["clip"][2] < 0.5 < found["soft"]["clip_eps"][0] < value
+    missing = contest.confirmed(runs[runs["env_id"] != "Ant-v4"], contest.Choice("clip", ["soft"]))
+    assert missing == {"soft": {"clip": None}}
 
 
 def test_what_a_cell_says_of_runs_without_a_final_return():
