@@ -34,7 +34,7 @@ STYLES = {
     "kl_fixed": {"color": "#009E73", "linewidth": 1.6, "linestyle": "-.", "marker": "s"},
     "kl_adaptive": {"color": "#CC79A7", "linewidth": 1.6, "marker": "^"},
 }
-# The published coefficients, and any other variant, share these eight.
+# The looks of the files of betas/, in the order of compare.BETAS; any other variant has one of them, too.
 OTHERS = [
     {"color": "#0072B2", "linewidth": 1.6, "linestyle": "-", "marker": "D"},
     {"color": "#E69F00", "linewidth": 1.6, "linestyle": "-", "marker": "v"},
@@ -42,8 +42,12 @@ OTHERS = [
     {"color": "#555555", "linewidth": 1.6, "linestyle": "-", "marker": "p"},
     {"color": "#0072B2", "linewidth": 1.6, "linestyle": "--", "marker": "*"},
     {"color": "#E69F00", "linewidth": 1.6, "linestyle": "--", "marker": "<"},
-    {"color": "#D55E00", "linewidth": 1.6, "linestyle": "--", "marker": ">"},
+    {"color": "#7F3C8D", "linewidth": 1.6, "linestyle": "-", "marker": ">"},
     {"color": "#555555", "linewidth": 1.6, "linestyle": "--", "marker": "h"},
+    {"color": "#7F3C8D", "linewidth": 1.6, "linestyle": "--", "marker": "X"},
+    {"color": "#8B5A2B", "linewidth": 1.6, "linestyle": "-", "marker": "d"},
+    {"color": "#8B5A2B", "linewidth": 1.6, "linestyle": "--", "marker": "H"},
+    {"color": "#56B4E9", "linewidth": 1.6, "linestyle": "--", "marker": "o", "markerfacecolor": "white"},
 ]
 
 
@@ -52,8 +56,7 @@ def style(variant):
     name = compare.first_name(variant)
     if name in STYLES:
         return {"zorder": 3, **STYLES[name]}
-    known = name in compare.PUBLISHED
-    place = compare.PUBLISHED.index(name) if known else zlib.crc32(name.encode())
+    place = compare.BETAS.index(name) if name in compare.BETAS else zlib.crc32(name.encode())
     return {"zorder": 3, **OTHERS[place % len(OTHERS)]}
 
 
