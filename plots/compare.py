@@ -31,6 +31,7 @@ PAPER = pd.read_csv(HERE / "paper_table.csv", comment="#", index_col="task")
 PAPER_CURVES = pd.read_csv(HERE / "paper_curves.csv", comment="#")
 PEER = pd.read_csv(HERE / "peer.csv", comment="#", dtype={"beta": str}, keep_default_na=False)
 RANDOM = pd.read_csv(HERE / "random_policy.csv", comment="#", index_col="task")["mean"]
+APART = "stage2/"  # the folder of runs that stand in no comparison but that of contest.py
 ABSENT = ""  # of an argument that a script does not have; equal to itself, unlike NaN
 
 
@@ -56,7 +57,7 @@ def script(variant, discrete):
     """The default Args of a variant's script as it stands here, and the module of its training loop; None if there is
     no such script."""
     family = "cartpole" if discrete else "continuous"
-    name = f"ppo_{'kl_scalar' if variant.startswith('kl_') else variant}_{family}"
+    name = f"ppo_{'kl_scalar' if variant in ('kl_fixed', 'kl_adaptive') else variant}_{family}"
     if (HERE.parent / f"{name}.py").exists():
         module = importlib.import_module(name)
         return module.Args(), module
@@ -192,6 +193,11 @@ def of_one_setting(runs, names):
     return runs[setting == setting[best]]
 
 
+def not_apart(runs):
+    """The runs that are not in the folder of those that stand apart."""
+    return runs[~runs["run"].str.startswith(APART)]
+
+
 def left_out_line(place, others, kept):
     """A line that says in which arguments the runs that are left out depart from those that are kept, if any is."""
     main = kept.iloc[0]
@@ -216,7 +222,7 @@ def comparison(rows):
     every_run = pd.concat(of_version).sort_index()
     shared = [name for name in SHARED if name in every_run]
     own = [name for name in flags(every_run) if name not in SHARED]
-    for task, of_task in every_run.groupby("env_id", observed=True):
+    for task, of_task in not_apart(every_run).groupby("env_id", observed=True):
         setting = of_one_setting(of_task, shared)
         for variant, of_variant in of_task.groupby("variant", observed=True):
             same = setting[setting["variant"] == variant]
@@ -312,7 +318,7 @@ def knob_points(runs, every_run):
     points = []
     for place, chosen in runs.groupby(["env_id", "variant"], observed=True):
         task, variant = place
-        alike = every_run[(every_run["env_id"] == task) & (every_run["variant"] == variant)]
+        alike = not_apart(every_run[(every_run["env_id"] == task) & (every_run["variant"] == variant)])
         differs = alike[flags(alike)] != chosen[flags(alike)].iloc[0]
         alone = differs.sum(axis=1) == 1
         for knob in differs.columns[differs[alone].any()].drop("--total-timesteps", errors="ignore"):
@@ -339,7 +345,7 @@ def settings(runs, every_run):
     compared = runs[~runs["variant"].isin(FORMS[1:])]
     points = [compared.assign(setting=compared["variant"].astype(str), knob="", value="")]
     for (task, variant), chosen in compared.groupby(["env_id", "variant"], observed=True):
-        alike = every_run[(every_run["env_id"] == task) & (every_run["variant"] == variant)]
+        alike = not_apart(every_run[(every_run["env_id"] == task) & (every_run["variant"] == variant)])
         differs = alike[flags(alike)] != chosen[flags(alike)].iloc[0]
         of_surrogate = [name for name in differs if name in KNOBS or name not in SHARED]
         others_agree = ~differs.drop(columns=of_surrogate).any(axis=1)

@@ -616,8 +616,8 @@ def return_over_kl(settings, curves):
             ax.set_ylabel("final return")
         if task in tasks[-2:]:
             ax.set_xlabel("median KL of an iteration")
-    caption = "Mean final return over the median KL of an iteration; lines join the values of one argument, which are "
-    caption += "written beside those that are not the default."
+    caption = "Mean final return over the median KL of an iteration. Lines join the values of one argument (ε of clip, "
+    caption += "β of kl_fixed, the target of kl_adaptive), which are written beside those that are not the default."
     entries = [
         Line2D([], [], label=variant, **({"marker": "o"} | style(variant) | {"linewidth": 1, "linestyle": "-"}))
         for variant in present(settings["variant"])

@@ -129,6 +129,7 @@ def pictures(runs, every_run, curves):
     points = compare.knob_points(runs, every_run)
     of_knobs = points["knob"].isin(compare.KNOBS)
     settings = compare.settings(runs, every_run)
+    settings = settings[settings["env_id"].isin(betas["env_id"])]
     nothing = runs.iloc[:0]
     yield "overview", partial(figures.overview, main, curves), main
     yield "learning_curves", partial(figures.learning_curves, main, curves), main

@@ -86,13 +86,13 @@ HOW_TO_READ = {
     ),
     "screening": (
         "Does any β_t beat the clip? Stage 1",
-        "Mean final return of seeds 0 to 2 (in brackets their number where it is not three) of each setting of an "
-        "argument of a method's own, and the screening score by which the rule of docs/betas.md chooses.",
+        "Mean final return of seeds 0 to 2, in brackets how many there are yet, and the screening score by which the "
+        "rule of docs/betas.md chooses.",
     ),
     "confirmation": (
         "Does any β_t beat the clip? Stage 2",
-        "Probability that a run of a finalist returns more than one of the clip, over seeds 20 to 34 of five tasks of "
-        "the same weight, with a stratified bootstrap interval of 95 %, or of 97.5 % where there are two finalists.",
+        "Final returns of seeds 20 to 34, and the probability that a run of a finalist returns more than one of the "
+        "clip, with its interval: see docs/betas.md.",
     ),
     "return_over_kl": (
         "Final return over KL, every setting",
@@ -372,39 +372,41 @@ def screening_table(runs, scores):
     rows = [["setting", *contest.SCREENING_TASKS, "screening score"]]
 
     def entry(cell):
-        count = "" if len(cell) == len(contest.SCREENING_SEEDS) else f" ({len(cell)})"
-        diverged = ", diverged" * bool(cell["diverged"].any())
-        return f"{number(cell['final_return'].mean())}{count}{diverged}" if len(cell) else DASH
+        if cell.empty:
+            return DASH
+        mean = number(cell["final_return"].mean())
+        diverged = f", {cell['diverged'].sum()} diverged" * bool(cell["diverged"].any())
+        return mean if len(cell) == len(contest.SCREENING_SEEDS) and not diverged else f"{mean} ({len(cell)}{diverged})"
 
-    for setting, of_setting in runs.groupby("setting", observed=True):
-        cells = [entry(of_setting[of_setting["env_id"] == task]) for task in contest.SCREENING_TASKS]
-        score = scores[setting]
-        rows.append([f"`{setting}`", *cells, DASH if np.isnan(score) else number(score, 2)])
-    return markdown(rows)
+    for setting in contest.SETTINGS:
+        of_setting = runs[runs["setting"] == setting]
+        entries = [entry(of_setting[of_setting["env_id"] == task]) for task in contest.SCREENING_TASKS]
+        rows.append([f"`{setting}`", *entries, number(scores[setting], 2) if setting in scores else DASH])
+    return markdown(rows) if len(runs) else ""
 
 
-def confirmation_table(found):
-    """Stage 2, from contest.confirmed: a row a finalist, a column a clip."""
-    rows = []
-    for finalist, beside in found.items():
-        rows = rows or [["finalist", *(f"beside `{clip}`" for clip in beside)]]
-        rows.append([f"`{finalist}`", *map(estimate, beside.values())])
-    return markdown(rows) if any(any(beside.values()) for beside in found.values()) else ""
+def confirmation_tables(runs, choice):
+    """Stage 2: the final returns of every run, a row a setting; and below it the test of each finalist."""
+    returns = crossed(runs, ["setting"], "env_id", mean_and_std)
+    found = contest.confirmed(runs, choice)
+    rows = [["finalist", *(f"over `{clip}`" for clip in dict.fromkeys([contest.CLIP, choice.best_clip])), "answer"]]
+    for finalist, intervals in found.items():
+        rows.append([f"`{finalist}`", *map(estimate, intervals.values()), contest.answer(intervals)])
+    return "\n\n".join(filter(None, [returns, markdown(rows)]))
 
 
 def contest_sections(every_run):
-    """The tables of both stages, and what stage 1 decides so far."""
-    screened = contest.stage(every_run, contest.SCREENING_TASKS, contest.SCREENING_SEEDS)
-    scores = contest.screening_scores(screened)
-    choice = contest.chosen(scores)
+    """The tables of both stages of contest.py, and what stage 1 decides."""
+    first = contest.stage(every_run, contest.SCREENING_TASKS, contest.SCREENING_SEEDS)
     second = contest.stage(every_run, contest.CONFIRMATION_TASKS, contest.CONFIRMATION_SEEDS)
-    complete = sum(not np.isnan(score) for score in scores.values())
+    scores = contest.screening_scores(first)
+    choice = contest.chosen(scores)
     return {
-        "screening": screening_table(screened, scores),
-        "confirmation": confirmation_table(contest.confirmed(second, choice)),
-        "screened": f"{complete} of {len(scores)}",
-        "best_clip": f"`{choice.best_clip}`",
-        "finalists": " and ".join(f"`{name}`" for name in choice.finalists) or "none",
+        "screening": screening_table(first, scores),
+        "screened": f"{len(scores)} of {len(contest.SETTINGS)}",
+        "best_clip": f"`{choice.best_clip}`" if choice else DASH,
+        "finalists": (" and ".join(f"`{name}`" for name in choice.finalists) or "none") if choice else DASH,
+        "confirmation": confirmation_tables(second, choice) if choice else "",
     }
 
 

@@ -465,29 +465,33 @@ def test_holms_correction_by_hand():
 
 
 def test_a_setting_is_a_file_with_its_own_arguments():
-    """Other arguments, other seeds and tasks, and the scripts of benchmark.sh but clip are none."""
+    """Other arguments, seeds, tasks and variants have none. A run is scored as it would be beside the others."""
     returns = {
         ("Hopper-v4", "clip"): {0: 2598.0, 3: 0.0},
         ("Hopper-v4", "klip"): {0: 1.0},
         ("Ant-v4", "spo"): {1: None},
     }
-    returns |= {("Humanoid-v4", "spo"): {0: 1.0}}
-    runs = rows_of(returns, **{"discrete": False, "--gamma": 0.99, "--eps": 0.2})
+    returns |= {("Humanoid-v4", "spo"): {0: 1.0}, ("Ant-v4", "none"): {0: 1.0}}
+    runs = rows_of(returns, **{"discrete": False, "--gamma": 0.99, "--eps": 0.2, "--compile": False})
     every_run = pd.concat([runs.assign(**{"--gamma": 0.9}), runs, runs.assign(**{"--eps": 0.7})])
     found = contest.stage(every_run, ["Hopper-v4", "Ant-v4"], range(3))
     assert found["setting"].tolist() == ["clip", "spo", "spo --eps 0.7"]  # clip has no --eps
-    assert found["score"].tolist() == [1.0, 0.0, 0.0]  # and what diverged scores 0
-    assert np.isnan([*contest.screening_scores(found).values()]).all()
+    assert found["score"].tolist() == [1.0, 0.0, 0.0]
+    assert contest.screening_scores(found) == {}
 
 
 def test_the_rule_of_stage_1():
-    scores = {"clip": 1.0, "clip_eps --eps 0.4": 1.2, "soft": 1.1, "soft --width 1": 1.3, "spo": np.nan, "ano": 1.05}
-    assert contest.chosen(scores | {"dpo": 1.01, "none": 0.5}) == ("clip_eps --eps 0.4", ["soft --width 1", "ano"])
-    assert contest.chosen({"clip": 1.0, "clip_eps": 0.9, "soft": 0.99}) == ("clip", [])
+    """The two with the highest scores above the clip's, of a file the better one; none before all are there."""
+    scores = dict.fromkeys(contest.SETTINGS, 0.9) | {"clip": 1.0, "clip_eps --eps 0.4": 1.3}
+    better = {"spo": 1.05, "spo --eps 0.5": 1.2, "soft": 1.1, "dpo": 1.01}
+    assert contest.chosen(scores | better) == ("clip_eps --eps 0.4", ["spo --eps 0.5", "soft"])
+    assert contest.chosen(scores) == ("clip_eps --eps 0.4", [])
+    del scores["ano"]
+    assert contest.chosen(scores) is None
 
 
 def test_the_test_of_stage_2():
-    """With two finalists an interval is of 97.5 %; over the clip at its best ε it is another one."""
+    """With two finalists an interval is of 97.5 %, and none is given before all runs are there."""
     rng = np.random.default_rng(0)
     means = {"clip": 1000, "clip_eps": 1200, "soft": 1500, "spo": 500}
     returns = {
@@ -495,8 +499,10 @@ def test_the_test_of_stage_2():
         for task in contest.CONFIRMATION_TASKS
         for variant, mean in means.items()
     }
-    runs = contest.stage(rows_of(returns, discrete=False), contest.CONFIRMATION_TASKS, contest.CONFIRMATION_SEEDS)
-    found = contest.confirmed(runs, contest.Choice("clip_eps", ["soft", "spo"]))
+    place = contest.CONFIRMATION_TASKS, contest.CONFIRMATION_SEEDS
+    runs = contest.stage(rows_of(returns, discrete=False), *place)
+    choice = contest.Choice("clip_eps", ["soft", "spo"])
+    found = contest.confirmed(runs, choice)
     samples = [list(returns[task, v].values()) for v in ("soft", "clip") for task in contest.CONFIRMATION_TASKS]
     pairs = list(zip(samples[:5], samples[5:], strict=True))
     chances = [scipy.stats.mannwhitneyu(*pair).statistic / 15**2 for pair in pairs]
@@ -507,9 +513,21 @@ def test_the_test_of_stage_2():
         for _ in range(2000)
     ]
     assert ends == pytest.approx(np.percentile(np.mean(draws, 1), (1.25, 98.75)), abs=0.02)
-    assert found["spo"]["clip"][2] < 0.5 < found["soft"]["clip_eps"][0] < value
-    missing = contest.confirmed(runs[runs["env_id"] != "Ant-v4"], contest.Choice("clip", ["soft"]))
-    assert missing == {"soft": {"clip": None}}
+    answers = {finalist: contest.answer(intervals) for finalist, intervals in found.items()}
+    assert answers == {"soft": "beats the clip", "spo": "is not shown to beat the clip"}
+    default_alone = {"clip": (0.6, 0.51, 0.7), "clip_eps": (0.55, 0.49, 0.6)}
+    assert contest.answer(default_alone) == "beats the clip at its default alone"
+    assert contest.confirmed(runs.drop(index=runs.index[0]), choice) == {}
+
+
+def test_runs_of_the_confirmation_stand_in_no_other_comparison(made):
+    rows, _ = collect.load(made.out / "results")
+    runs, _, notes = compare.comparison(rows)
+    more = rows.assign(run="stage2/" + rows["run"], seed="20")
+    again, every_run, same_notes = compare.comparison(pd.concat([rows, more], ignore_index=True))
+    assert again["run"].tolist() == runs["run"].tolist()
+    assert same_notes == notes
+    assert len(every_run) == 2 * len(rows)
 
 
 def test_what_a_cell_says_of_runs_without_a_final_return():
