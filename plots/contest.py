@@ -35,8 +35,8 @@ MACHINE = {"--compile", "--cuda", "--torch-deterministic"}  # what makes no othe
 
 
 def setting_of(run):
-    """The name of a run's setting, or None where it is of none in SETTINGS, or an argument that all scripts have departs
-    from its default."""
+    """The name of a run's setting, or None where that is not in SETTINGS, or where an argument that all scripts have
+    departs from its default."""
     defaults = compare.default_arguments(run["variant"], run["discrete"])
     changed = [name for name in sorted(defaults) if name in run and run[name] != defaults[name]]
     changed = [name for name in changed if name not in MACHINE]
