@@ -136,9 +136,6 @@ install() { # makes .venv and installs requirements.txt, unless that is done or 
     return
   fi
   export PYTHON=.venv/bin/python
-  if [ -e .venv ] || [ -L .venv ]; then
-    $PYTHON --version > /dev/null 2>&1 || die ".venv has no Python that runs: remove it (rm -r .venv), and call again"
-  fi
   ! cmp -s requirements.txt .venv/installed.txt || return 0
   # The range for which MuJoCo and all other packages in requirements.txt have wheels.
   local version

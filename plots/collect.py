@@ -19,6 +19,7 @@ import sys
 import zlib
 from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -63,41 +64,16 @@ def write(path, data):
 def from_folders(runs_dir):
     """The runs below a folder, a name each and a function that returns the content of its result.json and an iterator
     over the rows of its log, which are dicts of global_step and some tags. The function raises a LogError if the run
-    cannot be used."""
-    if holds_run(runs_dir):
-        yield runs_dir.resolve().name, partial(read_folder, runs_dir)
-    for name, folder in folders_below(runs_dir, {runs_dir.resolve()}):
-        if folder is None:
-            yield name, refuse_link
-        elif holds_run(folder):
-            yield name, partial(read_folder, folder)
-
-
-def holds_run(folder):
-    """Whether a folder is that of a run, finished or not."""
-    return any(path.name == "result.json" or path.name.startswith(EVENTS) for path in folder.iterdir())
-
-
-def folders_below(top, seen, prefix=""):
-    """The folders below top, sorted, with their paths relative to it; links are followed. The folder is None where a
-    link leads nowhere, or to one of those seen, the resolved paths of which this adds to."""
-    # What is not a link comes first, so that a folder keeps its own name when a link beside it leads to it.
-    for path in sorted(top.iterdir(), key=lambda path: (path.is_symlink(), path.name)):
+    cannot be used. Links below the folder are not followed."""
+    for parent, subfolders, files in os.walk(runs_dir):
         # benchmark.sh sets interrupted runs aside in incomplete/; quick/ is a sweep of its own.
-        if path.name in ("incomplete", "quick") or path.name.startswith("."):
-            continue
-        name = prefix + path.name
-        if path.is_symlink() and (not path.exists() or path.resolve() in seen):
-            yield name, None
-        elif path.is_dir():
-            seen.add(path.resolve())
-            yield name, path
-            yield from folders_below(path, seen, f"{name}/")
-
-
-def refuse_link():
-    """Read as a run, such a link is left out and named."""
-    raise LogError("a link to nothing, or to a folder that is read under another name")
+        subfolders[:] = sorted(
+            name for name in subfolders if name not in ("incomplete", "quick") and not name.startswith(".")
+        )
+        if any(name == "result.json" or name.startswith(EVENTS) for name in files):
+            folder = Path(parent)
+            below = folder.relative_to(runs_dir).as_posix()
+            yield runs_dir.resolve().name if below == "." else below, partial(read_folder, folder)
 
 
 def read_folder(folder):

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import json
 import os
 import pty
 import shlex
@@ -69,20 +68,6 @@ def test_knobs(copy):
         found[knob] += 1
     assert found == {"clip_coef": 2 * 9, "beta": 4 * 9, "kl_target": 4 * 9}
     assert {args.env_id for args in runs} == {"CartPole-v1", "HalfCheetah-v4", "Hopper-v4"}
-
-
-def test_a_sweep_over_a_knob(copy):
-    arguments = ("knobs", "--tasks", "CartPole-v1", "--variants", "clip", "--seeds", "0", "--total-timesteps", "512")
-    code, output = copy.call(*arguments)
-    assert code == 0 and "2 runs: 2 done" in output, output
-    results = [
-        json.loads(path.read_text()) for path in copy.runs.glob("knobs/*/CartPole-v1__ppo_clip_cartpole__0/result.json")
-    ]
-    assert {result["args"]["clip_coef"] for result in results} == {0.1, 0.3}
-    rows = [line.split() for line in output.splitlines() if line.startswith("CartPole-v1 ")]
-    assert {tuple(row[1:3]) for row in rows} == {("clip", "clip_coef=0.1"), ("clip", "clip_coef=0.3")}
-    assert (copy.runs / "knobs/logs/clip_coef=0.1/CartPole-v1__ppo_clip_cartpole__0.log").exists()
-    assert copy.call(*arguments, "--dry-run") == (0, "")
 
 
 def test_filters(copy):
@@ -175,17 +160,6 @@ def test_a_python_that_is_not_there_is_one_line(copy):
     assert not copy.runs.exists()
 
 
-def test_a_broken_venv_is_one_line(copy):
-    """And what else is in it is kept."""
-    venv = copy.folder / ".venv"
-    (venv / "bin").mkdir(parents=True)
-    (venv / "bin" / "python").symlink_to("/no/such/python")
-    (venv / "notes").touch()
-    code, output = copy.call(*PAIR, PYTHON="")
-    assert code == 2 and output.startswith("error: .venv has no Python that runs: remove it")
-    assert output.count("\n") == 1 and (venv / "notes").exists()
-
-
 @pytest.mark.parametrize("version", ["3.10.13", "3.14.0", "3.1.1"])
 def test_a_python_for_which_the_requirements_do_not_install_is_one_line(copy, tmp_path, version):
     """That some Python of this machine is too old or too new cannot be relied on, so one only says that it is."""
@@ -271,19 +245,6 @@ def test_a_failure_is_shown_does_not_stop_the_rest_and_is_retried_alone(copy):
     assert copy.starts() == {CLIP: 2, KLIP: 2, phi: 1}
     assert times.items() <= copy.times().items()
     assert (copy.runs / "incomplete" / f"{CLIP}.1").is_dir()
-
-
-def test_a_launch_that_fails_is_listed_with_its_reason(copy):
-    (copy.runs / "logs").mkdir(parents=True)
-    (copy.runs / "logs" / f"{CLIP}.log").mkdir()
-    (copy.runs / "incomplete").touch()
-    (copy.runs / KLIP).mkdir()
-    code, output = copy.call(*PAIR)
-    *_, summary = output.partition("2 runs: ")
-    assert code == 1 and summary.startswith("2 failed\n"), output
-    assert f"failed: {CLIP}: exit code 1: runs/logs/{CLIP}.log: Is a directory" in summary
-    assert f"failed: {KLIP}: exit code 1: mkdir: " in summary and "File exists" in summary
-    assert (copy.runs / KLIP).is_dir()
 
 
 def test_on_a_terminal_it_stops_at_ctrl_c(copy):

@@ -41,14 +41,6 @@ def test_a_complete_run_is_done(tmp_path, result):
     assert report.inspect(run_of(seed=1), tmp_path).word == "missing"
 
 
-def test_a_run_in_whose_end_no_episode_ended_says_why_it_has_no_return(tmp_path, result):
-    write(tmp_path, run_of(), result | {"final_return": None})
-    states = {run_of(): report.inspect(run_of(), tmp_path)}
-    assert report.summary(states)[1].split()[2:6] == ["-", "1", "of", "1"]
-    (remark,) = report.remarks(states, ["done"])
-    assert remark == f"done: {run_of().name}: no return, because no episode ended in the last tenth of its steps"
-
-
 def test_a_diverged_run_is_complete_and_counted(tmp_path, result):
     runs = [run_of(seed=seed) for seed in range(5)]
     for run in runs:
@@ -75,22 +67,10 @@ def test_what_is_no_result_is_damaged(tmp_path, content):
     assert report.inspect(run_of(), tmp_path).word == "damaged"
 
 
-def test_a_folder_is_no_result(tmp_path):
-    (tmp_path / run_of().name / "result.json").mkdir(parents=True)
-    state = report.inspect(run_of(), tmp_path)
-    assert state.word == "damaged" and "directory" in state.remark
-
-
 def test_other_arguments_are_named(tmp_path, result):
     write(tmp_path, run_of(), result | {"args": result["args"] | {"gamma": 0.5, "track": True}})
     state = report.inspect(run_of(), tmp_path)
     assert state.word == "differs" and state.remark.startswith("gamma 0.5, not 0.99: move ")
-
-
-def test_a_run_that_went_on_uncompiled_is_the_one_asked_for(tmp_path, result):
-    run = run_of(more=("--compile",))
-    write(tmp_path, run, result)
-    assert result["args"]["compile"] is False and report.inspect(run, tmp_path).word == "done"
 
 
 @pytest.mark.parametrize("changes", [{}, {"run": "x"}, {"env_id": "x"}, {"seed": "1"}, {"script_sha256": "0"}])

@@ -118,44 +118,6 @@ def test_ctrl_c(tmp_path):
     check_no_result(tmp_path)
 
 
-@pytest.fixture
-def disk(tmp_path):
-    """A function that makes a real file system of some size in tmp_path."""
-    mounted = []
-
-    def mount(*options):
-        where = tmp_path / "disk"
-        where.mkdir()
-        how = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(where)]
-        try:
-            subprocess.run(how, check=True, capture_output=True, text=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"needs the right to mount a tmpfs: {getattr(error, 'stderr', '') or error}")
-        mounted.append(where)
-        return where
-
-    yield mount
-    for where in mounted:
-        subprocess.run(["umount", str(where)], check=True)
-
-
-@pytest.mark.parametrize(
-    ("options", "started", "complete"),
-    [("ro", False, False), ("size=8k", True, False), ("size=48k", True, True)],
-    ids=["read-only", "too small for the events", "too small for agent.pt"],
-)
-def test_a_disk_that_cannot_be_written(options, started, complete, disk):
-    """A training that has ended keeps its result, whatever fails after it."""
-    arguments = ("ppo_phi_continuous", *SHORT, "--total-timesteps", "8192", "--no-compile", "--save-model")
-    done = run(disk(options), *arguments)
-    assert done.returncode != 0
-    assert ("step " in done.stdout) == started
-    if complete:
-        assert list(done.result) == [*FIELDS, "versions"]
-    else:
-        check_no_result(done.cwd)
-
-
 def test_without_a_compiler_a_run_goes_on(tmp_path):
     """TensorBoard and W&B are told so, too."""
     here = {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
