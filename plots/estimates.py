@@ -1,8 +1,8 @@
 """The statistics: plain arrays in, numbers out.
 
-One analysis was fixed before the data: the probability of improvement over clip, with all seeds and each task of the
-same weight, and its 95 % stratified bootstrap interval (Agarwal et al. 2021, arXiv 2108.13264). Beside it stand means
-with Welch's test, corrected by Holm over the tests of a table.
+One analysis for all tables: the probability of improvement over clip, with all seeds and each task of the same weight,
+and its 95 % stratified bootstrap interval (Agarwal et al. 2021, arXiv 2108.13264). Beside it stand means with Welch's
+test, corrected by Holm over the tests of a table.
 """
 
 from typing import NamedTuple

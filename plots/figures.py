@@ -333,7 +333,8 @@ def draw_interval(ax, y, variant, estimate):
     ax.plot([low, high], [y, y], color=style(variant)["color"], linewidth=7, solid_capstyle="butt", alpha=0.8, zorder=2)
     ax.plot(value, y, color="black", marker="d", markersize=6, zorder=3)
     label = tables.number(value, 2)
-    ax.annotate(label, (value, y), (0, 7), textcoords="offset points", ha="center", fontsize=9)
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # or lines would run through the number
+    ax.annotate(label, (value, y), (0, 7), textcoords="offset points", ha="center", fontsize=9, bbox=ground)
 
 
 def aggregate(runs):
@@ -341,21 +342,25 @@ def aggregate(runs):
     found = tables.aggregates_of(runs)
     if not found:
         return None
+    tasks = [task for task in present(runs["env_id"]) if any(task in both.tasks for both in found.values())]
+    labels = [
+        variant if len(both.tasks) == len(tasks) else f"{variant} ({len(both.tasks)} of {len(tasks)} tasks)"
+        for variant, both in found.items()
+    ]
     figure, ((left, right),) = panels(1, 2, 0.5 + 0.36 * len(found), sharey=True)
     for y, (variant, both) in enumerate(found.items()):
         draw_interval(left, y, variant, both.score)
         if both.improvement:
             draw_interval(right, y, variant, both.improvement)
-    left.set_yticks(range(len(found)), list(found))
+    left.set_yticks(range(len(found)), labels)
     left.set_ylim(len(found) - 0.5, -0.7)
     left.set_xlabel("mean score")
     right.set_xlabel("probability of improvement over clip")
     right.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
     right.set_xlim(-0.05, 1.05)
-    tasks = [task for task in present(runs["env_id"]) if any(task in both.tasks for both in found.values())]
     caption = (
-        f"{', '.join(tasks)}, each of the same weight; score: 0 is a random policy, 1 the paper's PPO-Clip; bars: 95 % "
-        "bootstrap intervals, stratified by task."
+        f"{', '.join(tasks)}, each of the same weight, with all seeds; score: 0 is a random policy, 1 the paper's "
+        "PPO-Clip; bars: 95 % bootstrap intervals, stratified by task."
     )
     return finish(figure, caption)
 
@@ -588,7 +593,10 @@ def draw_settings(ax, points):
             returns = [point["final_return"] for point in along]
             ax.plot(kls, returns, **(look | {"linewidth": 1, "linestyle": "-"}))
         for point in of_variant:
-            where = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 8, "zorder": 4}
+            # Below for the adaptive β, whose points lie near those of the other two.
+            below = variant == "kl_adaptive"
+            where = {"xytext": (0, -6 if below else 6), "va": "top" if below else "bottom", "ha": "center"}
+            where |= {"textcoords": "offset points", "fontsize": 8, "zorder": 4}
             ax.annotate(point["value"], (point["kl"], point["final_return"]), color=look["color"], **where)
     kls = [point["kl"] for point in points if point["kl"] > 0]
     ax.set_xscale("log")
@@ -616,10 +624,21 @@ def return_over_kl(settings, curves):
             ax.set_ylabel("final return")
         if task in tasks[-2:]:
             ax.set_xlabel("median KL of an iteration")
-    caption = "Mean final return over the median KL of an iteration. Lines join the values of one argument (ε of clip, "
-    caption += "β of kl_fixed, the target of kl_adaptive), which are written beside those that are not the default."
+    caption = (
+        "Mean final return over the median KL of an iteration, of all seeds of a setting. Lines join the values of "
+    )
+    caption += (
+        "one argument (ε of clip, β of kl_fixed, the target of kl_adaptive), which are written beside those that "
+    )
+    caption += "are not the default."
+    swept = {point["variant"] for point in points if point["knob"]}
     entries = [
-        Line2D([], [], label=variant, **({"marker": "o"} | style(variant) | {"linewidth": 1, "linestyle": "-"}))
+        Line2D(
+            [],
+            [],
+            label=variant,
+            **({"marker": "o"} | style(variant) | {"linewidth": variant in swept, "linestyle": "-"}),
+        )
         for variant in present(settings["variant"])
     ]
     return finish(figure, caption, entries, blank)

@@ -47,7 +47,7 @@ OTHERS = [
     {"color": "#7F3C8D", "linewidth": 1.6, "linestyle": "--", "marker": "X"},
     {"color": "#8B5A2B", "linewidth": 1.6, "linestyle": "-", "marker": "d"},
     {"color": "#8B5A2B", "linewidth": 1.6, "linestyle": "--", "marker": "H"},
-    {"color": "#56B4E9", "linewidth": 1.6, "linestyle": "--", "marker": "o", "markerfacecolor": "white"},
+    {"color": "#999933", "linewidth": 1.6, "linestyle": "-", "marker": "o", "markerfacecolor": "white"},
 ]
 
 
