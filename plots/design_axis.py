@@ -14,11 +14,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "tools")]
 
 import numpy as np
 import style  # noqa: F401 (its fonts)
-import torch
 import tyro
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from theory import gradient
 
 import ppo_clip_continuous
 
@@ -34,7 +34,7 @@ FORMULAS = {
     "soft": r"as clip, ramped over 0.1",
     "spo": r"$\beta_t=-|\hat{A}|\,w(w-1)\,/\,\epsilon$",
     "ano": r"$\beta_t=w\hat{A}\,(f'-1)$",
-    "dpo": r"$\beta_t=-w\hat{A}\,\tanh^2$",
+    "dpo": r"$\beta_t=-w\hat{A}\,\tanh^2$ ($\hat{A}>0$)",
     "sapo": r"$\beta_t=-w\hat{A}\,(1-4p(1-p))$",
     "cispo": r"$\beta_t=(\min(w,1.2)-w)\hat{A}$",
     "none": r"$\beta_t=0$",
@@ -58,11 +58,7 @@ def names():
 def factor(name, ratio, advantages):
     """g / Â, where g is a surrogate's derivative in log π_new; arrays of one shape, log π_old is 0, no Â is 0."""
     surrogate = (ppo_clip_continuous if name == "clip" else importlib.import_module(f"betas.{name}")).surrogate
-    new_logprob = torch.as_tensor(ratio).log().requires_grad_()
-    advantages = torch.as_tensor(advantages, dtype=torch.float64)
-    objective = surrogate(new_logprob, torch.zeros_like(new_logprob), advantages, CLIP_COEF)
-    (gradient,) = torch.autograd.grad(objective.sum(), new_logprob)
-    return (gradient / advantages).numpy()
+    return gradient(surrogate, ratio, advantages) / advantages
 
 
 def draw_plane(ax, name):

@@ -25,6 +25,7 @@ import plotly.colors
 import plotly.offline
 import report
 import torch
+from theory import gradient
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -143,15 +144,6 @@ def kl_scalar(new_logprob, old_logprob, advantages, clip_coef, estimator):
     kl = ppo_kl_scalar_continuous.kl_estimate(estimator, None, new_logprob, batch)
     beta = ppo_kl_scalar_continuous.Args().beta
     return ppo_kl_scalar_continuous.surrogate(new_logprob, old_logprob, advantages, beta, kl)
-
-
-def gradient(surrogate, ratio, advantages, clip_coef):
-    """The derivative of a surrogate in log π_new; ratio and advantages are arrays of one shape, log π_old is 0."""
-    new_logprob = torch.tensor(ratio, dtype=torch.float64).log().requires_grad_()
-    advantages = torch.tensor(advantages, dtype=torch.float64)
-    objective = surrogate(new_logprob, torch.zeros_like(new_logprob), advantages, clip_coef)
-    (derivative,) = torch.autograd.grad(objective.sum(), new_logprob)
-    return derivative.numpy()
 
 
 def surrogates(folder=ROOT / "betas"):

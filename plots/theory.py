@@ -35,25 +35,32 @@ SURROGATES = {
 LOOKS = {"clip": STYLES["clip"], "klip": STYLES["klip"], "phi": STYLES["phi"], "kl_scalar": STYLES["kl_fixed"]}
 
 
-def objective_and_gradient(variant, ratio, advantages):
-    """The objective and its derivative in w at each ratio (N,) and advantage (N,), in numpy; log π_old is 0."""
-    ratio = torch.as_tensor(ratio).double().requires_grad_()
-    advantages = torch.as_tensor(advantages).double().expand_as(ratio)
-    objective = SURROGATES[variant](ratio.log(), torch.zeros_like(ratio), advantages, CLIP_COEF)
-    (gradient,) = torch.autograd.grad(objective.sum(), ratio)
-    return objective.detach().numpy(), gradient.numpy()
+def objective_and_gradient(surrogate, ratio, advantages, clip_coef):
+    """A surrogate's objective and its derivative in log π_new; ratio and advantages are arrays of one shape, log π_old
+    is 0."""
+    new_logprob = torch.tensor(ratio, dtype=torch.float64).log().requires_grad_()
+    advantages = torch.tensor(advantages, dtype=torch.float64)
+    objective = surrogate(new_logprob, torch.zeros_like(new_logprob), advantages, clip_coef)
+    (derivative,) = torch.autograd.grad(objective.sum(), new_logprob)
+    return objective.detach().numpy(), derivative.numpy()
 
 
-def implied_beta(variant, ratio, advantages):
+def gradient(surrogate, ratio, advantages, clip_coef=CLIP_COEF):
+    """The derivative alone."""
+    return objective_and_gradient(surrogate, ratio, advantages, clip_coef)[1]
+
+
+def implied_beta(surrogate, ratio, advantages):
     """β_t: what a surrogate's derivative in log π_new has beyond that of w Â; arrays of one shape."""
-    _, gradient = objective_and_gradient(variant, ratio, advantages)
-    return ratio * gradient - ratio * advantages
+    return gradient(surrogate, ratio, advantages) - ratio * advantages
 
 
 def draw_surrogates(ax, which, advantage):
-    """Draws the objective (which 0) or its derivative (1) of every surrogate over w, at one advantage."""
+    """Draws the objective (which 0) or its derivative in w (1) of every surrogate over w, at one advantage."""
+    advantages = np.full_like(RATIOS, advantage)
     for place, (variant, look) in enumerate(LOOKS.items()):
-        values = objective_and_gradient(variant, RATIOS, advantage)[which]
+        objective, derivative = objective_and_gradient(SURROGATES[variant], RATIOS, advantages, CLIP_COEF)
+        values = (objective, derivative / RATIOS)[which]
         ax.plot(RATIOS, values, zorder=3, markevery=(40 * place, 175), **look)
     ax.axvspan(1 - CLIP_COEF, 1 + CLIP_COEF, color="0.93", zorder=0, linewidth=0)
     ax.set_xlabel("$w$")
@@ -63,7 +70,7 @@ def draw_surrogates(ax, which, advantage):
 def draw_plane(ax):
     """Draws β_t from klip's surrogate over the (w, Â) plane, and the three sets."""
     ratio, advantage = np.meshgrid(RATIOS[::2], np.linspace(-2, 2, 400))
-    beta = implied_beta("klip", ratio.ravel(), advantage.ravel()).reshape(ratio.shape)
+    beta = implied_beta(SURROGATES["klip"], ratio.ravel(), advantage.ravel()).reshape(ratio.shape)
     killed = np.abs(beta) > ROUNDING
     beta = np.where(killed, beta, np.nan)
     ax.pcolormesh(ratio, advantage, beta, cmap="PiYG", vmin=-3.6, vmax=3.6, rasterized=True)

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,6 @@ class Run:
     returncode: int
     stdout: str
     stderr: str
-    cache: dict = field(default_factory=dict)
 
     @property
     def folder(self):
@@ -51,14 +51,12 @@ class Run:
     def result(self):
         return json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
 
-    @property
+    @cached_property
     def scalars(self):
         """The TensorBoard file read back: tag -> [(step, value)]."""
-        if not self.cache:
-            events = EventAccumulator(str(self.folder), size_guidance={"scalars": 0}).Reload()
-            for tag in events.Tags()["scalars"]:
-                self.cache[tag] = [(event.step, event.value) for event in events.Scalars(tag)]
-        return self.cache
+        events = EventAccumulator(str(self.folder), size_guidance={"scalars": 0}).Reload()
+        tags = events.Tags()["scalars"]
+        return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
     def values(self, tag):
         return [value for _, value in self.scalars[tag]]

@@ -63,7 +63,7 @@ def test_a_complete_run_with_other_arguments_is_not_the_one_asked_for(undisturbe
     assert code == 1 and "4 runs: 4 differs" in output and " 0 of 1 " in output
     assert "total_timesteps 2048, not 4096" in output and "move runs/Hopper-v4__ppo_clip_continuous__0 away" in output
     assert undisturbed.times() == times and set(undisturbed.starts().values()) == {1}
-    assert "20 missing" in undisturbed.call("quick", "--status")[1]
+    assert "4 runs: 4 done" in undisturbed.call(*SHORT, "--track", "--status")[1]
 
 
 def test_what_is_not_the_same_any_more_is_noticed(copy, undisturbed):

@@ -7,7 +7,6 @@ import math
 import re
 from functools import partial
 
-import design_axis
 import numpy as np
 import pytest
 import torch
@@ -266,15 +265,3 @@ def test_write_your_own_by_the_readme(tmp_path):
     inputs = torch.tensor([0.3, -0.3]), torch.zeros(2), torch.ones(2), 0.2
     assert mine.surrogate(*inputs).isfinite().all()
     assert (mine.surrogate(*inputs) != MODULES["spo"].surrogate(*inputs)).all()
-
-
-def test_what_the_picture_draws_is_the_factor_of_the_gradient():
-    ratio = np.array([0.5, 0.9, 1.0, 1.1, 1.5, 3.2])
-    kept = {
-        ("clip", 2.5): [1, 1, 1, 1, 0, 0],
-        ("clip", -2.5): [0, 1, 1, 1, 1, 1],
-        ("dual_clip", -2.5): [0, 1, 1, 1, 1, 0],
-    }
-    for (name, advantage), expected in kept.items():
-        drawn = design_axis.factor(name, ratio, np.full(6, advantage))
-        np.testing.assert_allclose(drawn, ratio * expected, rtol=1e-14)

@@ -19,6 +19,7 @@ OUT_OF_RANGE = {
     "ent_coef": "nan",
     "max_grad_norm": "inf",
     "beta": -1,
+    "alpha": -1,
 }
 BAD_TASKS = [
     ("ppo_klip_continuous", "no_such_module:Task-v0", "no_such_module"),
@@ -79,7 +80,8 @@ def test_values_that_do_not_go_together(script, parse):
 @pytest.mark.parametrize(("field", "value"), OUT_OF_RANGE.items())
 def test_a_value_out_of_range(field, value, parse):
     flag = "--" + field.replace("_", "-")
-    message = parse("ppo_kl_scalar_continuous", f"{flag}={value}")
+    script = "betas.rollback" if field == "alpha" else "ppo_kl_scalar_continuous"
+    message = parse(script, f"{flag}={value}")
     assert re.search(rf"^│ {field} |[ '(]{flag}['):]", message, re.MULTILINE), message
 
 
@@ -108,21 +110,6 @@ def test_a_folder_that_exists_is_left_alone(folder, tmp_path, refuse):
     (tmp_path / folder / "precious").write_text("precious")
     arguments = {"env_id": task("cartpole", "Endless"), "capture_video": folder.startswith("videos")}
     assert f"--run-name: {folder} exists" in refuse("ppo_clip_cartpole", run_name="a/mine", **arguments)
-
-
-@pytest.mark.parametrize(
-    ("script", "arguments", "message"),
-    [
-        ("ppo_clip_continuous", ("--env-id", "NoSuchTask-v0", "--track", "--capture-video"), r"^error: --env-id "),
-        ("betas/rollback", ("--alpha", "-1"), r"^│ alpha "),
-    ],
-)
-def test_from_the_command_line(script, arguments, message, tmp_path):
-    done = run(tmp_path, script, *arguments)
-    assert done.returncode == 2
-    assert re.search(message, done.stderr, re.MULTILINE)
-    assert "Traceback" not in done.stdout + done.stderr
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_of_the_users_environment_keeps_its_traceback(tmp_path):

@@ -59,11 +59,9 @@ class Repository:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """Commits: the scripts as they are, and with a change in each of the four; what was printed of comparing them."""
+    """Commits: the scripts as they are, and with a change in two of them."""
     repository = Repository(tmp_path_factory.mktemp("same bits"))
     repository.first = repository.commit()
-    repository.edit(CLIP, r"gae_lambda: (.*) = 0\.95 ", r"gae_lambda: \1 = 0.94 ")
-    repository.edit(PHI, r"SeedSequence\(", "SeedSequence(1 + ")
     repository.edit(
         KLIP,
         r"rewards \+ gamma \* next_values \* ~terminations - values",
@@ -86,13 +84,12 @@ def compared(repository, tmp_path_factory):
     return {"code": code, **{line.split()[0]: line for line in lines}}
 
 
-@pytest.mark.parametrize("script", [CLIP, PHI, KLIP])
-def test_a_changed_constant_stream_or_order_of_two_sums_is_another_version(repository, compared, script):
+def test_another_order_of_two_sums_is_another_version(repository, compared):
     assert compared["code"] == 1
     for group in ("1 environment", "several environments"):
         found = rf"{group}: 1 of 1 runs differ, first '\w+': [\w/]+ at step \d+: \S+ before and \S+ at step \d+ now"
-        assert re.search(found, compared[script]), compared[script]
-    assert script not in repository.rows()
+        assert re.search(found, compared[KLIP]), compared[KLIP]
+    assert KLIP not in repository.rows()
 
 
 def test_a_new_name_or_comment_is_the_same_version(repository, compared):
