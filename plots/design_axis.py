@@ -102,7 +102,7 @@ def draw_key(upper, lower, image):
     bar.set_ticks([-LARGEST, 0, LARGEST])
     bar.set_label(r"$\beta_t$: pushes $\log\pi$ down | up")
     handles = [
-        *(Line2D([], [], label=rf"$\hat{{A}} {'>' if sign > 0 else '<'} 0$", **look) for sign, look in SIGNS.items()),
+        *(Line2D([], [], label=rf"$\hat{{A}} = {sign}$", **look) for sign, look in SIGNS.items()),
         Line2D([], [], label="$w$, no trust region", **FREE),
         Patch(label=r"against $\hat{A}$", **AGAINST),
         Line2D([], [], label=rf"$1\pm\epsilon$, $\epsilon={CLIP_COEF:g}$", **EDGE),
