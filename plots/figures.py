@@ -627,9 +627,7 @@ def return_over_kl(settings, curves):
     caption = (
         "Mean final return over the median KL of an iteration, of all seeds of a setting. Lines join the values of "
     )
-    caption += (
-        "one argument (ε, β of kl_fixed, the target of kl_adaptive), which are written beside those that "
-    )
+    caption += "one argument (ε, β of kl_fixed, the target of kl_adaptive), which are written beside those that "
     caption += "are not the default."
     swept = {point["variant"] for point in points if point["knob"]}
     entries = [
