@@ -572,32 +572,40 @@ def knobs(runs, points):
 
 
 def setting_points(settings, curves):
-    """A row a setting and task: variant, knob, value, the median KL of an iteration, and the mean final return."""
+    """A row a setting and task: variant, knob, value, the median KL of an iteration, and the final return: mean,
+    standard deviation (divisor n), and of how many seeds."""
     rows = []
     for (task, setting), cell in settings.groupby(["env_id", "setting"], observed=True):
         point = {name: cell[name].iloc[0] for name in ("variant", "knob", "value")}
         point |= {"env_id": task, "setting": setting, "kl": tables.median_kl(cell, curves)}
-        rows.append(point | {"final_return": cell["final_return"].mean()})
+        returns = cell["final_return"].dropna()
+        rows.append(point | {"final_return": returns.mean(), "std": returns.std(ddof=0), "seeds": len(returns)})
     return rows
+
+
+def along_knobs(points):
+    """The points of one task as lines: of each variant one along each of its knobs, by KL, or its only point."""
+    lines = []
+    for variant in dict.fromkeys(point["variant"] for point in points):
+        of_variant = [point for point in points if point["variant"] == variant]
+        for knob in sorted({point["knob"] for point in of_variant} - {""}) or [""]:
+            along = [point for point in of_variant if point["knob"] in ("", knob)]
+            lines.append(sorted(along, key=lambda point: point["kl"]))
+    return lines
 
 
 def draw_settings(ax, points):
     """Draws the settings of one task; those of one variant are joined along each knob, and labelled with its value."""
-    for variant in dict.fromkeys(point["variant"] for point in points):
-        of_variant = [point for point in points if point["variant"] == variant]
-        look = {"markersize": 6, "marker": "o", **style(variant)}
-        for knob in sorted({point["knob"] for point in of_variant} - {""}) or [""]:
-            along = [point for point in of_variant if point["knob"] in ("", knob)]
-            along.sort(key=lambda point: point["kl"])
-            kls = [point["kl"] for point in along]
-            returns = [point["final_return"] for point in along]
-            ax.plot(kls, returns, **(look | {"linewidth": 1, "linestyle": "-"}))
-        for point in of_variant:
-            # Below for the adaptive β, whose points lie near those of the other two.
-            below = variant == "kl_adaptive"
-            where = {"xytext": (0, -6 if below else 6), "va": "top" if below else "bottom", "ha": "center"}
-            where |= {"textcoords": "offset points", "fontsize": 8, "zorder": 4}
-            ax.annotate(point["value"], (point["kl"], point["final_return"]), color=look["color"], **where)
+    for line in along_knobs(points):
+        look = {"markersize": 6, "marker": "o", **style(line[0]["variant"]), "linewidth": 1, "linestyle": "-"}
+        ax.plot([point["kl"] for point in line], [point["final_return"] for point in line], **look)
+    for point in points:
+        # Below for the adaptive β, whose points lie near those of the other two.
+        below = point["variant"] == "kl_adaptive"
+        where = {"xytext": (0, -6 if below else 6), "va": "top" if below else "bottom", "ha": "center"}
+        where |= {"textcoords": "offset points", "fontsize": 8, "zorder": 4}
+        color = style(point["variant"])["color"]
+        ax.annotate(point["value"], (point["kl"], point["final_return"]), color=color, **where)
     kls = [point["kl"] for point in points if point["kl"] > 0]
     ax.set_xscale("log")
     if kls:

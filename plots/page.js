@@ -632,6 +632,46 @@ function startReturns() {
   choose();
 }
 
+// --- 5. Settings
+
+function drawSettings() {
+  const task = element("task-settings").value;
+  const lines = data.settings.filter((line) => line.task === task);
+  const named = new Set(); // a method has one name in the legend, however many lines
+  const traces = lines.map(({ method, points }) => {
+    const isNew = !named.has(method);
+    named.add(method);
+    return {
+      type: "scatter",
+      mode: "lines+markers",
+      name: method,
+      legendgroup: method,
+      showlegend: isNew,
+      x: points.map((point) => point.kl),
+      y: points.map((point) => point.final_return),
+      customdata: points.map(({ setting, std, seeds }) => [setting, std, seeds]),
+      hovertemplate: "%{customdata[0]}<br>KL %{x:.2~g}<br>return %{y:,.0f} ± %{customdata[1]:,.0f}, seeds: %{customdata[2]}<extra></extra>",
+      line: { width: 1, color: methodColor(method) },
+      marker: { size: 10, symbol: data.looks[method].symbol, color: methodColor(method) },
+    };
+  });
+  element("settings-note").textContent = lines.length ? "" : "No run of this task here.";
+  draw("settings", traces, {
+    xaxis: { type: "log", title: { text: "median KL of an iteration" }, dtick: 1, exponentformat: "power" },
+    yaxis: { title: { text: "final return" } },
+    showlegend: true,
+    legend: { orientation: "h", x: 0, y: -0.15, yanchor: "top" },
+  });
+}
+
+function startSettings() {
+  fillTasks(element("task-settings"));
+  element("outcome").hidden = data.outcome === "";
+  element("outcome").querySelector("b").textContent = data.outcome;
+  element("task-settings").addEventListener("change", drawSettings);
+  drawSettings();
+}
+
 // --- Start, the first picture first
 
 /** Calls a function after what was drawn before it has been shown. */
@@ -648,6 +688,7 @@ afterPaint(() => {
   afterPaint(() => {
     startRuns();
     startReturns();
+    startSettings();
     document.body.dataset.drawn = "yes";
   });
 });
@@ -657,4 +698,5 @@ dark.addEventListener("change", () => {
   fillMethods(linesOf(element("task").value, element("folder").value));
   drawRuns();
   drawReturns();
+  drawSettings();
 });

@@ -1,6 +1,7 @@
 """The interactive page: one HTML file with everything in it, opened by a double click, without a network.
 
-It shows one recorded update (updates.npz, by tools/record_update.py), β_t of every method, and the runs of a data set.
+It shows one recorded update (updates.npz, by tools/record_update.py), β_t of every method, the runs of a data set, and
+what is known of whether a β_t beats the clip.
 page.html is its text and its controls, page.js moves what is prepared here: no value of a surrogate is computed there.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import collect
+import compare
 import figures
 import matplotlib.colors
 import numpy as np
@@ -24,6 +26,7 @@ import pandas as pd
 import plotly.colors
 import plotly.offline
 import report
+import tables
 import torch
 from theory import gradient
 
@@ -51,6 +54,23 @@ QUANTITIES = {
     "pass": "share outside, let through (I_pass)",
 }
 SMALLEST_INT16 = -(2**15)  # stands for NaN
+DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}  # what matplotlib's are called by plotly
+SYMBOLS = {
+    "D": "diamond",
+    "v": "triangle-down",
+    "P": "cross",
+    "p": "pentagon",
+    "*": "star",
+    "<": "triangle-left",
+    ">": "triangle-right",
+    "h": "hexagon",
+    "X": "x",
+    "d": "diamond-tall",
+    "H": "hexagon2",
+    "s": "square",
+    "^": "triangle-up",
+    "o": "circle",
+}
 
 
 # --- Numbers as text
@@ -350,10 +370,10 @@ def learning_curves(runs, curves):
         lines.append(line_of(rows, table))
         alike.setdefault((first["env_id"], folder(first), first["variant"], setting(first)), []).append(table)
     means = []
-    for (task, of_folder, method, _), tables in alike.items():
-        if len(tables) > 1:
-            mean = pd.concat(tables).groupby(level=0).mean()
-            means.append({"task": task, "folder": of_folder, "method": method, "seeds": len(tables), **drawn(mean)})
+    for (task, of_folder, method, _), seeds in alike.items():
+        if len(seeds) > 1:
+            mean = pd.concat(seeds).groupby(level=0).mean()
+            means.append({"task": task, "folder": of_folder, "method": method, "seeds": len(seeds), **drawn(mean)})
     return lines, means
 
 
@@ -376,6 +396,24 @@ def paper():
     return found
 
 
+# --- Settings
+
+
+def over_kl(runs, every_run, curves):
+    """The settings of each task that have a return and a KL, in lines along an argument, as in the picture
+    return_over_kl."""
+    points = figures.setting_points(compare.settings(runs, every_run), curves)
+    points = [point for point in points if point["kl"] > 0 and np.isfinite(point["final_return"])]
+    lines = []
+    for task in compare.present(runs["env_id"]):
+        for line in figures.along_knobs([point for point in points if point["env_id"] == task]):
+            shown = [
+                {name: point[name] for name in ("setting", "kl", "final_return", "std", "seeds")} for point in line
+            ]
+            lines.append({"task": task, "method": line[0]["variant"], "points": shown})
+    return lines
+
+
 # --- The page
 
 
@@ -386,15 +424,15 @@ def on_dark(color):
 
 
 def looks(variants):
-    """Colour and dashes of each variant, as in the pictures."""
-    dashes = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
+    """Colour, dashes and marker of each variant, as in the pictures."""
     found = {}
     for variant in variants:
         look = figures.style(variant)
         found[variant] = {
             "color": look["color"],
             "color_on_dark": on_dark(look["color"]),
-            "dash": dashes.get(look.get("linestyle", "-"), "dash"),
+            "dash": DASHES.get(look.get("linestyle", "-"), "dash"),
+            "symbol": SYMBOLS[look.get("marker", "o")] + ("-open" if look.get("markerfacecolor") == "white" else ""),
         }
     return found
 
@@ -409,6 +447,7 @@ def as_json(value):
 def page(runs, curves):
     """The page as text, of runs and curves as collect.load returns them."""
     lines, means = learning_curves(runs, curves)
+    compared, every_run, _ = compare.comparison(runs)
     data = {
         "update": recorded_update(HERE / "updates.npz"),
         "coefficients": coefficients(*surrogates()),
@@ -421,6 +460,8 @@ def page(runs, curves):
         "lines": lines,
         "means": means,
         "paper": paper(),
+        "settings": over_kl(compared, every_run, curves),
+        "outcome": tables.contest_sections(every_run)["outcome"].replace("`", ""),
     }
     parts = {
         "library": plotly.offline.get_plotlyjs(),

@@ -397,18 +397,40 @@ def confirmation_tables(runs, choice):
     return "\n\n".join(filter(None, [returns, markdown(rows)]))
 
 
+def outcome(scores, choice, second):
+    """What is known of the answer, in one or two sentences, from stage 1's scores and Choice and the runs of stage 2;
+    empty if no setting has its runs of stage 1."""
+    if not scores:
+        return ""
+    if not choice:
+        return f"Not answered yet: {len(scores)} of {len(contest.SETTINGS)} settings have all their runs of stage 1."
+    if not choice.finalists:
+        return "In stage 1 no other setting scored above the clip, so there was none to confirm."
+    found = contest.confirmed(second, choice)
+    if not found:
+        settings = [*choice.finalists, *dict.fromkeys([contest.CLIP, choice.best_clip])]
+        done = second["setting"].isin(settings).sum()
+        asked = len(settings) * len(contest.CONFIRMATION_TASKS) * len(contest.CONFIRMATION_SEEDS)
+        names = " and ".join(f"`{name}`" for name in settings)
+        return f"Not answered yet: stage 1 chose {names}, of which stage 2 has {done} of {asked} runs."
+    sentences = []
+    for finalist, intervals in found.items():
+        chances = [f"{estimate(interval)} beside `{clip}`" for clip, interval in intervals.items()]
+        chance = " and ".join(chances)
+        sentences.append(f"`{finalist}` {contest.answer(intervals)}: its probability of returning more is {chance}.")
+    return " ".join(sentences)
+
+
 def contest_sections(every_run):
-    """The tables of both stages of contest.py, and what stage 1 decides."""
+    """The tables of both stages of contest.py, and what is known of the answer."""
     first = contest.stage(every_run, contest.SCREENING_TASKS, contest.SCREENING_SEEDS)
     second = contest.stage(every_run, contest.CONFIRMATION_TASKS, contest.CONFIRMATION_SEEDS)
     scores = contest.screening_scores(first)
     choice = contest.chosen(scores)
     return {
         "screening": screening_table(first, scores),
-        "screened": f"{len(scores)} of {len(contest.SETTINGS)}",
-        "best_clip": f"`{choice.best_clip}`" if choice else DASH,
-        "finalists": (" and ".join(f"`{name}`" for name in choice.finalists) or "none") if choice else DASH,
         "confirmation": confirmation_tables(second, choice) if choice else "",
+        "outcome": outcome(scores, choice, second),
     }
 
 

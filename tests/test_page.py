@@ -253,6 +253,22 @@ def test_final_returns_stand_beside_the_papers(published, visit):
     assert [2616] not in drawn(tab, "returns", "data.map((trace) => trace.x)")  # its kl_fixed has another β
 
 
+def test_settings_stand_over_the_kl(published, visit):
+    path, runs = published
+    tab = visit(path)
+    shown = drawn(tab, "settings", "data.map((trace) => [trace.name, trace.y, trace.customdata])")
+    of_fixed = runs[runs["variant"] == "kl_fixed"].assign(folder=runs["run"].str.rpartition("/")[0])
+    returns = of_fixed["final_return"].astype(float).groupby(of_fixed["folder"])
+    (points,) = (dict(zip(map(tuple, names), y, strict=True)) for method, y, names in shown if method == "kl_fixed")
+    for folder, setting in (("", "kl_fixed"), ("knobs/beta=3", "kl_fixed --beta 3")):
+        of_setting = returns.get_group(folder)
+        (mean,) = (y for (name, _, seeds), y in points.items() if (name, seeds) == (setting, 2))
+        assert mean == pytest.approx(of_setting.mean())
+    assert not tab.locator("#outcome").is_visible()  # no setting has its runs of stage 1
+    tab.locator("#task-settings").select_option("Ant-v4")
+    assert tab.locator("#settings-note").text_content() == "No run of this task here."
+
+
 def test_it_fits_a_narrow_screen_and_follows_the_systems_colours(published, visit):
     tab = visit(published[0], viewport={"width": 400, "height": 800}, color_scheme="light")
     assert tab.evaluate("document.scrollingElement.scrollWidth") == 400

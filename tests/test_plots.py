@@ -494,6 +494,16 @@ def test_the_test_of_stage_2():
     default_alone = {"clip": (0.6, 0.51, 0.7), "clip_eps": (0.55, 0.49, 0.6)}
     assert contest.answer(default_alone) == "beats the clip at its default alone"
     assert contest.confirmed(runs.drop(index=runs.index[0]), choice) == {}
+    scores = {"clip": 1.0}
+    told = tables.outcome(scores, choice, runs)
+    value, low, high = found["spo"]["clip_eps"]
+    assert "`soft` beats the clip: " in told
+    assert "`clip_eps`. `spo` is not shown to beat the clip: " in told
+    assert told.endswith(f"{value:.2f} [{low:.2f}, {high:.2f}] beside `clip_eps`.")
+    assert "has 299 of 300 runs" in tables.outcome(scores, choice, runs.drop(index=runs.index[0]))
+    assert "1 of 16 settings" in tables.outcome(scores, None, runs)
+    assert "none to confirm" in tables.outcome(scores, contest.Choice("clip", []), runs)
+    assert tables.outcome({}, None, runs) == ""
 
 
 def test_runs_of_the_confirmation_stand_in_no_other_comparison(made):
