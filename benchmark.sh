@@ -311,6 +311,6 @@ main() {
 
 case "${PYTHON:-}" in [!/]*/*) export PYTHON=$PWD/$PYTHON ;; esac
 called=$0
-CDPATH="" cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")"
-self=$PWD/$(basename -- "${BASH_SOURCE[0]}")
+self=$(realpath -- "${BASH_SOURCE[0]}") # it may have been called by a link
+CDPATH="" cd -- "$(dirname -- "$self")"
 if [ "${1:-}" = --run ]; then run_one "${@:2}"; else main "$@"; fi

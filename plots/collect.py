@@ -64,16 +64,24 @@ def write(path, data):
 def from_folders(runs_dir):
     """The runs below a folder, a name each and a function that returns the content of its result.json and an iterator
     over the rows of its log, which are dicts of global_step and some tags. The function raises a LogError if the run
-    cannot be used. Links below the folder are not followed."""
+    cannot be used: links below the folder are not followed, so that none is read twice."""
     for parent, subfolders, files in os.walk(runs_dir):
         # benchmark.sh sets interrupted runs aside in incomplete/; quick/ is a sweep of its own.
         subfolders[:] = sorted(
             name for name in subfolders if name not in ("incomplete", "quick") and not name.startswith(".")
         )
+        for name in subfolders:
+            if (Path(parent) / name).is_symlink():
+                yield (Path(parent) / name).relative_to(runs_dir).as_posix(), refuse_link
         if any(name == "result.json" or name.startswith(EVENTS) for name in files):
             folder = Path(parent)
             below = folder.relative_to(runs_dir).as_posix()
             yield runs_dir.resolve().name if below == "." else below, partial(read_folder, folder)
+
+
+def refuse_link():
+    """Leaves out a link in place of a run."""
+    raise LogError("a link: collect the folder to which it leads, with --runs-dir")
 
 
 def read_folder(folder):

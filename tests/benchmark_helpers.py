@@ -30,6 +30,7 @@ class Copy:
         (self.folder / "tools").mkdir()
         for path in (*ROOT.glob("ppo_*.py"), ROOT / "benchmark.sh", ROOT / "tools" / "report.py"):
             shutil.copy(path, self.folder / path.relative_to(ROOT))
+        self.program = self.folder / "benchmark.sh"
         self.runs = self.folder / "runs"
         self.gate = Path(folder) / "gate"
         self.edit('\nTASKS="\n', f'\nTASKS="\n{GATED} cartpole 2048\n')
@@ -43,7 +44,7 @@ class Copy:
     def start(self, *arguments, **variables):
         """Starts benchmark.sh, from another folder, as the leader of a session of its own."""
         return subprocess.Popen(
-            [str(self.folder / "benchmark.sh"), *arguments],
+            [str(self.program), *arguments],
             cwd="/",
             env=environment(**{"PYTHON": sys.executable, "GATE": str(self.gate), **variables}),
             stdout=subprocess.PIPE,

@@ -87,6 +87,14 @@ def test_filters(copy):
     assert copy.call("--dry-run", *other_ways) == copy.call("--dry-run", *filters, "--into", "of mine")
 
 
+def test_a_link_to_it_does_the_same(copy, tmp_path):
+    straight = copy.call("--status", *PAIR)
+    copy.program = tmp_path / "linked"
+    copy.program.symlink_to(copy.folder / "benchmark.sh")
+    assert copy.call("--status", *PAIR) == straight
+    assert "2 missing" in straight[1]
+
+
 def test_a_script_in_betas_is_a_variant(copy):
     """Of either kind of task, with the flags of the task; asked for by name only."""
     (copy.folder / "betas").mkdir()

@@ -202,10 +202,11 @@ def test_broken_runs_are_named_and_the_rest_is_kept(copied, made, tmp_path):
     (copied / "garbled" / "result.json").write_text('{"env_id": "Pend')
     (copied / "hollow" / "result.json").write_text("{}")
     shutil.copytree(copied / "running", copied / "incomplete" / "aside")
+    (copied / "link").symlink_to(copied)
     count, left_out = collect.collect(collect.from_folders(copied), tmp_path / "results")
     assert count == 14
     named = {line.partition(":")[0]: line for line in left_out}
-    assert set(named) == {"cut", "flipped", "garbled", "hollow", "running"}
+    assert set(named) == {"cut", "flipped", "garbled", "hollow", "link", "running"}
     assert all("its log holds 2 of 4 iterations" in named[name] for name in ("cut", "flipped"))
     assert files(tmp_path / "results") == files(made.out / "results")
 
