@@ -8,7 +8,8 @@ test, corrected by Holm over the tests of a table.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import bootstrap, ttest_ind, ttest_ind_from_stats
+from numpy.polynomial import Polynomial
+from scipy.stats import bootstrap, f, ttest_ind, ttest_ind_from_stats
 
 LEVEL = 0.05
 
@@ -69,6 +70,28 @@ def holm(p_values):
     adjusted = np.full(p_values.shape, np.nan)
     adjusted[order] = np.maximum.accumulate(factors * p_values[order]).clip(max=1)
     return adjusted
+
+
+def lack_of_fit(places, samples, degree=2):
+    """Whether the means of some samples are a polynomial of their places.
+
+    Returns the share of the variance of the means that the polynomial explains, and p of the lack-of-fit test, which
+    asks whether the means lie further from it than the scatter within the samples explains (Draper & Smith 1998,
+    section 2.1). Both are NaN where there are too few samples, or all of one value.
+    """
+    counts = [len(sample) for sample in samples]
+    lack_freedom = len(samples) - degree - 1
+    pure_freedom = sum(counts) - len(samples)
+    if min(lack_freedom, pure_freedom) < 1:
+        return np.nan, np.nan
+    x = np.repeat(places, counts)
+    y = np.concatenate(samples)
+    means = np.repeat([np.mean(sample) for sample in samples], counts)
+    fitted = Polynomial.fit(x, y, degree)(x)
+    lack = ((means - fitted) ** 2).sum()
+    pure = ((y - means) ** 2).sum()
+    explained = 1 - lack / ((means - y.mean()) ** 2).sum()
+    return float(explained), float(f.sf(lack / lack_freedom / (pure / pure_freedom), lack_freedom, pure_freedom))
 
 
 class Aggregate(NamedTuple):

@@ -461,7 +461,7 @@ def page(runs, curves):
         "means": means,
         "paper": paper(),
         "settings": over_kl(compared, every_run, curves),
-        "outcome": tables.contest_sections(every_run)["outcome"].replace("`", ""),
+        "outcome": tables.contest_sections(every_run, curves)["outcome"].replace("`", ""),
     }
     parts = {
         "library": plotly.offline.get_plotlyjs(),

@@ -89,6 +89,12 @@ HOW_TO_READ = {
         "Mean final return of seeds 0 to 2, in brackets how many there are yet, and the screening score by which the "
         "rule of docs/betas.md chooses.",
     ),
+    "distance": (
+        "Does any β_t beat the clip? Shape or distance",
+        "A parabola of log KL (the median KL of an iteration) fitted to the final returns of stage 1: how much of the "
+        "variance of the settings' means it explains, and p of the lack-of-fit test after Holm's correction for all "
+        "tests of the table; `differs` means that the settings are not one such function of the KL.",
+    ),
     "confirmation": (
         "Does any β_t beat the clip? Stage 2",
         "Final returns of seeds 20 to 34, and the probability that a run of a finalist returns more than one of the "
@@ -387,6 +393,26 @@ def screening_table(runs, scores):
     return markdown(rows) if len(runs) else ""
 
 
+def distance_table(runs, curves):
+    """Whether the settings of stage 1 are one function of the KL, a row a task."""
+    counts, explained, tests = {}, {}, {}
+    for task, of_task in runs.dropna(subset="final_return").groupby("env_id", observed=True):
+        log_kls, returns = [], []
+        for _, of_setting in of_task.groupby("setting", observed=True):
+            kl = median_kl(of_setting, curves)
+            if 0 < kl < np.inf:
+                log_kls.append(np.log(kl))
+                returns.append(of_setting["final_return"].to_numpy())
+        counts[task] = len(returns)
+        explained[task], tests[task] = estimates.lack_of_fit(log_kls, returns)
+    tests = corrected(tests)
+    rows = [["task", "settings", "explained by the KL", "lack of fit"]]
+    for task, count in counts.items():
+        share = DASH if np.isnan(explained[task]) else f"{number(100 * explained[task])} %"
+        rows.append([task, f"{count}", share, verdict(tests[task])])
+    return markdown(rows)
+
+
 def confirmation_tables(runs, choice):
     """Stage 2: the final returns of every run, a row a setting; and below it the test of each finalist."""
     returns = crossed(runs, ["setting"], "env_id", mean_and_std)
@@ -421,7 +447,7 @@ def outcome(scores, choice, second):
     return " ".join(sentences)
 
 
-def contest_sections(every_run):
+def contest_sections(every_run, curves):
     """The tables of both stages of contest.py, and what is known of the answer."""
     first = contest.stage(every_run, contest.SCREENING_TASKS, contest.SCREENING_SEEDS)
     second = contest.stage(every_run, contest.CONFIRMATION_TASKS, contest.CONFIRMATION_SEEDS)
@@ -429,6 +455,7 @@ def contest_sections(every_run):
     choice = contest.chosen(scores)
     return {
         "screening": screening_table(first, scores),
+        "distance": distance_table(first, curves),
         "confirmation": confirmation_tables(second, choice) if choice else "",
         "outcome": outcome(scores, choice, second),
     }
@@ -571,7 +598,7 @@ def sections(runs, every_run, curves):
         if aggregate.improvement:
             found[f"improvement_{variant}"] = estimate(aggregate.improvement)
     numbers = kl_numbers(main, curves) | published_numbers(betas_overall) | mean_numbers(main)
-    return found | numbers | contest_sections(every_run)
+    return found | numbers | contest_sections(every_run, curves)
 
 
 def page(found):

@@ -507,6 +507,21 @@ def test_the_test_of_stage_2():
     assert tables.outcome({}, None, runs) == ""
 
 
+def test_lack_of_fit():
+    """Of a constant it is one-way analysis of variance; of a parabola it tells one with an outlier from one without."""
+    rng = np.random.default_rng(0)
+    samples = [rng.normal(mean, 1, size) for mean, size in ((0, 3), (1, 2), (1, 5), (0, 3), (2, 4))]
+    _, p = estimates.lack_of_fit(range(5), samples, degree=0)
+    assert p == pytest.approx(scipy.stats.f_oneway(*samples).pvalue)
+    places = np.linspace(-3, 3, 8)
+    scatter = np.array([-1.0, 0, 1])
+    on_it = [2 - place**2 + scatter for place in places]
+    assert estimates.lack_of_fit(places, on_it) == pytest.approx((1, 1))
+    explained, p = estimates.lack_of_fit(places, [*on_it[:4], on_it[4] + 9, *on_it[5:]])
+    assert explained < 0.9 and p < 0.001
+    assert np.isnan(estimates.lack_of_fit(places[:3], on_it[:3])).all()
+
+
 def test_runs_of_the_confirmation_stand_in_no_other_comparison(made):
     rows, _ = collect.load(made.out / "results")
     runs, _, notes = compare.comparison(rows)
