@@ -72,6 +72,11 @@ def holm(p_values):
     return adjusted
 
 
+def fitted_polynomial(places, samples, degree=2):
+    """The polynomial with the least squared distance to all values of some samples, each at its place."""
+    return Polynomial.fit(np.repeat(places, [len(sample) for sample in samples]), np.concatenate(samples), degree)
+
+
 def lack_of_fit(places, samples, degree=2):
     """Whether the means of some samples are a polynomial of their places.
 
@@ -84,10 +89,9 @@ def lack_of_fit(places, samples, degree=2):
     pure_freedom = sum(counts) - len(samples)
     if min(lack_freedom, pure_freedom) < 1:
         return np.nan, np.nan
-    x = np.repeat(places, counts)
     y = np.concatenate(samples)
     means = np.repeat([np.mean(sample) for sample in samples], counts)
-    fitted = Polynomial.fit(x, y, degree)(x)
+    fitted = np.repeat(fitted_polynomial(places, samples, degree)(np.asarray(places)), counts)
     lack = ((means - fitted) ** 2).sum()
     pure = ((y - means) ** 2).sum()
     explained = 1 - lack / ((means - y.mean()) ** 2).sum()

@@ -1,6 +1,8 @@
 """The pictures of the data set. Each function draws one and returns the figure, or None if there is nothing to draw."""
 
 import compare
+import contest
+import estimates
 import numpy as np
 import tables
 import theory
@@ -606,7 +608,11 @@ def draw_settings(ax, points):
         where |= {"textcoords": "offset points", "fontsize": 8, "zorder": 4}
         color = style(point["variant"])["color"]
         ax.annotate(point["value"], (point["kl"], point["final_return"]), color=color, **where)
-    kls = [point["kl"] for point in points if point["kl"] > 0]
+    kl_axis(ax, [point["kl"] for point in points if point["kl"] > 0])
+
+
+def kl_axis(ax, kls):
+    """Makes the x axis one of KLs, which are these."""
     ax.set_xscale("log")
     if kls:
         ax.set_xlim(min(kls) / 3, max(kls) * 4)  # at least one power of ten is in between, which is a tick
@@ -646,5 +652,51 @@ def return_over_kl(settings, curves):
             **({"marker": "o"} | style(variant) | {"linewidth": variant in swept, "linestyle": "-"}),
         )
         for variant in present(settings["variant"])
+    ]
+    return finish(figure, caption, entries, blank)
+
+
+def draw_screening(ax, settings):
+    """Draws {setting: (log KL, final returns)}: means, the range of the seeds, and the parabola through all."""
+    for setting, (log_kl, returns) in settings.items():
+        variant, *arguments = setting.split()
+        look = {"markersize": 7, "marker": "o", **style(variant), "linestyle": ""}
+        place, mean = np.exp(log_kl), returns.mean()
+        ax.plot([place] * 2, [returns.min(), returns.max()], color=look["color"], linewidth=1, alpha=0.5)
+        ax.plot(place, mean, **look)
+        where = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 8, "zorder": 4}
+        ax.annotate(", ".join(arguments[1::2]), (place, mean), color=look["color"], **where)
+    clips = sorted(settings[name] for name in contest.CLIPS if name in settings)
+    kls = np.exp([log_kl for log_kl, _ in clips])
+    ax.plot(kls, [returns.mean() for _, returns in clips], color=STYLES["clip"]["color"], linewidth=1.5)
+    log_kls, samples = zip(*settings.values(), strict=True)
+    if len(settings) > 3:
+        along = np.linspace(min(log_kls), max(log_kls), 100)
+        ax.plot(np.exp(along), estimates.fitted_polynomial(log_kls, samples)(along), "--", color="0.6", zorder=1.8)
+    kl_axis(ax, list(np.exp(log_kls)))
+
+
+def screening(runs, curves):
+    """Stage 1 of contest.py: final return over the median KL of an iteration, a panel a task."""
+    found = tables.settings_over_kl(runs, curves)
+    if not found:
+        return None
+    figure, axes, blank = panel_each(found, 3.1, columns=2)
+    for number, (task, ax) in enumerate(axes.items()):
+        draw_screening(ax, found[task])
+        ax.set_title(task)
+        ax.set_xlabel("median KL of an iteration")
+        if number % 2 == 0:
+            ax.set_ylabel("final return")
+    caption = (
+        "Seeds 0 to 2: mean and range. Numbers: arguments that are not the default. Blue line: the clip with ε from "
+        "0.1 to 0.4. Dashed: a parabola through all runs, on which the means would lie if only the distance counted."
+    )
+    variants = dict.fromkeys(setting.split()[0] for setting in contest.SETTINGS)
+    shown = {setting.split()[0] for settings in found.values() for setting in settings}
+    entries = [
+        Line2D([], [], label=variant, **({"marker": "o"} | style(variant) | {"linestyle": ""}))
+        for variant in variants
+        if variant in shown
     ]
     return finish(figure, caption, entries, blank)

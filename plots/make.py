@@ -32,6 +32,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "tools")]  # the 
 
 import collect
 import compare
+import contest
 import design_axis
 import figures
 import page
@@ -130,6 +131,7 @@ def pictures(runs, every_run, curves):
     of_knobs = points["knob"].isin(compare.KNOBS)
     settings = compare.settings(runs, every_run)
     settings = settings[settings["env_id"].isin(betas["env_id"])]
+    first_stage = contest.stage(every_run, contest.SCREENING_TASKS, contest.SCREENING_SEEDS)
     nothing = runs.iloc[:0]
     yield "overview", partial(figures.overview, main, curves), main
     yield "learning_curves", partial(figures.learning_curves, main, curves), main
@@ -146,6 +148,7 @@ def pictures(runs, every_run, curves):
     yield "knobs", partial(figures.knobs, runs, points[of_knobs]), points[of_knobs]
     yield "settings", partial(figures.knobs, runs, points[~of_knobs]), points[~of_knobs]
     yield "return_over_kl", partial(figures.return_over_kl, settings, curves), settings
+    yield "screening", partial(figures.screening, first_stage, curves), first_stage
     yield "theory", theory.theory_sheet, nothing
     yield "design_axis", design_axis.design_axis, nothing
 

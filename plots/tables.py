@@ -393,23 +393,25 @@ def screening_table(runs, scores):
     return markdown(rows) if len(runs) else ""
 
 
+def settings_over_kl(runs, curves):
+    """{task: {setting: (log KL, final returns (seeds,))}} of the runs of a stage of contest.py."""
+    found = {}
+    for (task, setting), cell in runs.dropna(subset="final_return").groupby(["env_id", "setting"], observed=True):
+        kl = median_kl(cell, curves)
+        if 0 < kl < np.inf:
+            found.setdefault(task, {})[setting] = (np.log(kl), cell["final_return"].to_numpy())
+    return found
+
+
 def distance_table(runs, curves):
     """Whether the settings of stage 1 are one function of the KL, a row a task."""
-    counts, explained, tests = {}, {}, {}
-    for task, of_task in runs.dropna(subset="final_return").groupby("env_id", observed=True):
-        log_kls, returns = [], []
-        for _, of_setting in of_task.groupby("setting", observed=True):
-            kl = median_kl(of_setting, curves)
-            if 0 < kl < np.inf:
-                log_kls.append(np.log(kl))
-                returns.append(of_setting["final_return"].to_numpy())
-        counts[task] = len(returns)
-        explained[task], tests[task] = estimates.lack_of_fit(log_kls, returns)
-    tests = corrected(tests)
+    found = settings_over_kl(runs, curves)
+    fits = {task: estimates.lack_of_fit(*zip(*settings.values(), strict=True)) for task, settings in found.items()}
+    tests = corrected({task: p for task, (_, p) in fits.items()})
     rows = [["task", "settings", "explained by the KL", "lack of fit"]]
-    for task, count in counts.items():
-        share = DASH if np.isnan(explained[task]) else f"{number(100 * explained[task])} %"
-        rows.append([task, f"{count}", share, verdict(tests[task])])
+    for task, (explained, _) in fits.items():
+        share = DASH if np.isnan(explained) else f"{number(100 * explained)} %"
+        rows.append([task, f"{len(found[task])}", share, verdict(tests[task])])
     return markdown(rows)
 
 

@@ -522,6 +522,23 @@ def test_lack_of_fit():
     assert np.isnan(estimates.lack_of_fit(places[:3], on_it[:3])).all()
 
 
+def test_settings_of_stage_1_over_their_kl():
+    """Four settings on a parabola of log KL: of returns 10 apart, and KLs of powers of ten."""
+    returns = {"clip": (0, 10), "soft": (90, 100), "ano": (160, 170), "dpo": (210, 220), "spo": ()}
+    returns = {("Ant-v4", variant): dict(enumerate(map(float, pair))) for variant, pair in returns.items()}
+    runs = contest.stage(rows_of(returns, discrete=False), ["Ant-v4"], range(3))
+    powers = dict(zip(("clip", "soft", "ano", "dpo"), (-4, -3, -2, -1), strict=True))
+    kls = [10.0 ** powers[variant] for variant in runs["variant"]]
+    curves = pd.DataFrame({"run": runs["run"], "approx_kl": kls})
+    assert "| Ant-v4 | 4 | 100 % | p = 1 |" in tables.distance_table(runs, curves)
+    drawn = panel(figures.screening(runs, curves), "Ant-v4")
+    means = {tuple(np.round(line.get_xydata()[0], 9)) for line in drawn.lines if line.get_linestyle() == "None"}
+    assert means == {(1e-4, 5), (1e-3, 95), (1e-2, 165), (1e-1, 215)}
+    (parabola,) = (line for line in drawn.lines if line.get_linestyle() == "--")
+    assert np.allclose(parabola.get_ydata()[[0, -1]], (5, 215))
+    assert figures.screening(runs.iloc[:0], curves) is None
+
+
 def test_runs_of_the_confirmation_stand_in_no_other_comparison(made):
     rows, _ = collect.load(made.out / "results")
     runs, _, notes = compare.comparison(rows)
