@@ -81,7 +81,7 @@ def from_folders(runs_dir):
 
 def refuse_link():
     """Leaves out a link in place of a run."""
-    raise LogError("a link: collect the folder to which it leads, with --runs-dir")
+    raise LogError("a link, which is not followed: if its folder is elsewhere, collect that, with --runs-dir")
 
 
 def read_folder(folder):

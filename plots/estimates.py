@@ -78,24 +78,17 @@ def fitted_polynomial(places, samples, degree=2):
 
 
 def lack_of_fit(places, samples, degree=2):
-    """Whether the means of some samples are a polynomial of their places.
-
-    Returns the share of the variance of the means that the polynomial explains, and p of the lack-of-fit test, which
-    asks whether the means lie further from it than the scatter within the samples explains (Draper & Smith 1998,
-    section 2.1). Both are NaN where there are too few samples, or all of one value.
-    """
-    counts = [len(sample) for sample in samples]
+    """p of the lack-of-fit test (Draper & Smith 1998, section 2.1): whether the means of samples lie further from a
+    polynomial of their places than the scatter within the samples explains. NaN where there are too few samples, places
+    or values to tell."""
     lack_freedom = len(samples) - degree - 1
-    pure_freedom = sum(counts) - len(samples)
-    if min(lack_freedom, pure_freedom) < 1:
-        return np.nan, np.nan
-    y = np.concatenate(samples)
-    means = np.repeat([np.mean(sample) for sample in samples], counts)
-    fitted = np.repeat(fitted_polynomial(places, samples, degree)(np.asarray(places)), counts)
-    lack = ((means - fitted) ** 2).sum()
-    pure = ((y - means) ** 2).sum()
-    explained = 1 - lack / ((means - y.mean()) ** 2).sum()
-    return float(explained), float(f.sf(lack / lack_freedom / (pure / pure_freedom), lack_freedom, pure_freedom))
+    pure_freedom = sum(map(len, samples)) - len(samples)
+    pure = sum(((sample - np.mean(sample)) ** 2).sum() for sample in samples)
+    if min(lack_freedom, pure_freedom, len(set(places)) - degree) < 1 or pure == 0:
+        return np.nan
+    fitted = fitted_polynomial(places, samples, degree)(np.asarray(places))
+    lack = sum(len(sample) * (np.mean(sample) - value) ** 2 for sample, value in zip(samples, fitted, strict=True))
+    return float(f.sf(lack / lack_freedom / (pure / pure_freedom), lack_freedom, pure_freedom))
 
 
 class Aggregate(NamedTuple):

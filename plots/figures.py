@@ -608,17 +608,25 @@ def draw_settings(ax, points):
         where |= {"textcoords": "offset points", "fontsize": 8, "zorder": 4}
         color = style(point["variant"])["color"]
         ax.annotate(point["value"], (point["kl"], point["final_return"]), color=color, **where)
-    kl_axis(ax, [point["kl"] for point in points if point["kl"] > 0])
+    kl_axis(ax, [point["kl"] for point in points])
 
 
 def kl_axis(ax, kls):
     """Makes the x axis one of KLs, which are these."""
+    kls = [kl for kl in kls if 0 < kl < np.inf]
     ax.set_xscale("log")
     if kls:
         ax.set_xlim(min(kls) / 3, max(kls) * 4)  # at least one power of ten is in between, which is a tick
     ax.xaxis.set_major_locator(LogLocator(numticks=6))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.margins(y=0.12)
+
+
+def write_diverged(ax, runs):
+    """Writes into the corner how many of the runs diverged, if any did: they have no final return to draw."""
+    count = runs["diverged"].sum()
+    if count:
+        ax.text(0.03, 0.03, f"runs that diverged: {count}", transform=ax.transAxes, **NOTE)
 
 
 def return_over_kl(settings, curves):
@@ -630,9 +638,7 @@ def return_over_kl(settings, curves):
     figure, axes, blank = panel_each(tasks, 2.4, columns=2)
     for task, ax in axes.items():
         draw_settings(ax, [point for point in points if point["env_id"] == task])
-        diverged = settings[(settings["env_id"] == task) & settings["diverged"]]
-        if len(diverged):
-            ax.text(0.03, 0.03, f"runs that diverged: {len(diverged)}", transform=ax.transAxes, **NOTE)
+        write_diverged(ax, settings[settings["env_id"] == task])
         ax.set_title(task)
         if ax.get_subplotspec().is_first_col():
             ax.set_ylabel("final return")
@@ -660,43 +666,47 @@ def draw_screening(ax, settings):
     """Draws {setting: (log KL, final returns)}: means, the range of the seeds, and the parabola through all."""
     for setting, (log_kl, returns) in settings.items():
         variant, *arguments = setting.split()
-        look = {"markersize": 7, "marker": "o", **style(variant), "linestyle": ""}
+        look = point_style(variant)
         place, mean = np.exp(log_kl), returns.mean()
         ax.plot([place] * 2, [returns.min(), returns.max()], color=look["color"], linewidth=1, alpha=0.5)
         ax.plot(place, mean, **look)
+        count = f" ({len(returns)})" if len(returns) < len(contest.SCREENING_SEEDS) else ""
         where = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 8, "zorder": 4}
-        ax.annotate(", ".join(arguments[1::2]), (place, mean), color=look["color"], **where)
-    clips = sorted(settings[name] for name in contest.CLIPS if name in settings)
-    kls = np.exp([log_kl for log_kl, _ in clips])
-    ax.plot(kls, [returns.mean() for _, returns in clips], color=STYLES["clip"]["color"], linewidth=1.5)
+        ax.annotate(", ".join(arguments[1::2]) + count, (place, mean), color=look["color"], **where)
+    log_kls, means = tables.clip_line(settings)
+    ax.plot(np.exp(log_kls), means, color=STYLES["clip"]["color"], linewidth=1.5)
     log_kls, samples = zip(*settings.values(), strict=True)
     if len(settings) > 3:
         along = np.linspace(min(log_kls), max(log_kls), 100)
         ax.plot(np.exp(along), estimates.fitted_polynomial(log_kls, samples)(along), "--", color="0.6", zorder=1.8)
-    kl_axis(ax, list(np.exp(log_kls)))
+    kl_axis(ax, np.exp(log_kls))
+
+
+def point_style(variant):
+    """A variant's look where it is a point."""
+    return {"markersize": 7, "marker": "o", **style(variant), "linestyle": ""}
 
 
 def screening(runs, curves):
-    """Stage 1 of contest.py: final return over the median KL of an iteration, a panel a task."""
+    """Stage 1 of contest.py: final return over the median KL of an iteration, a panel a task. None where there is none
+    but the clip."""
     found = tables.settings_over_kl(runs, curves)
-    if not found:
+    if not found or runs["setting"].isin(contest.CLIPS).all():
         return None
     figure, axes, blank = panel_each(found, 3.1, columns=2)
-    for number, (task, ax) in enumerate(axes.items()):
+    for task, ax in axes.items():
         draw_screening(ax, found[task])
+        write_diverged(ax, runs[runs["env_id"] == task])
         ax.set_title(task)
         ax.set_xlabel("median KL of an iteration")
-        if number % 2 == 0:
+        if ax.get_subplotspec().is_first_col():
             ax.set_ylabel("final return")
     caption = (
-        "Seeds 0 to 2: mean and range. Numbers: arguments that are not the default. Blue line: the clip with ε from "
-        "0.1 to 0.4. Dashed: a parabola through all runs, on which the means would lie if only the distance counted."
+        "Seeds 0 to 2: mean and range. Numbers: arguments that are not the default, and in brackets how many seeds "
+        "there are, where some are missing. Blue line: the clip with ε from 0.1 to 0.4. Dashed: a parabola of log KL "
+        "through all runs, near which the means would lie if only the distance counted."
     )
-    variants = dict.fromkeys(setting.split()[0] for setting in contest.SETTINGS)
     shown = {setting.split()[0] for settings in found.values() for setting in settings}
-    entries = [
-        Line2D([], [], label=variant, **({"marker": "o"} | style(variant) | {"linestyle": ""}))
-        for variant in variants
-        if variant in shown
-    ]
+    variants = [variant for variant in dict.fromkeys(name.split()[0] for name in contest.SETTINGS) if variant in shown]
+    entries = [Line2D([], [], label=variant, **point_style(variant)) for variant in variants]
     return finish(figure, caption, entries, blank)

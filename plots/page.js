@@ -649,15 +649,15 @@ function drawSettings() {
       showlegend: isNew,
       x: points.map((point) => point.kl),
       y: points.map((point) => point.final_return),
-      customdata: points.map(({ setting, std, seeds }) => [setting, std, seeds]),
-      hovertemplate: "%{customdata[0]}<br>KL %{x:.2~g}<br>return %{y:,.0f} ± %{customdata[1]:,.0f}, seeds: %{customdata[2]}<extra></extra>",
+      customdata: points.map(({ setting, std, seeds }) => [setting, seeds > 1 ? ` ± ${numberText(std)}` : "", seeds]),
+      hovertemplate: "%{customdata[0]}<br>KL %{x:.2~g}<br>return %{y:,.0f}%{customdata[1]}, seeds: %{customdata[2]}<extra></extra>",
       line: { width: 1, color: methodColor(method) },
       marker: { size: 10, symbol: data.looks[method].symbol, color: methodColor(method) },
     };
   });
   element("settings-note").textContent = lines.length ? "" : "No run of this task here.";
   draw("settings", traces, {
-    xaxis: { type: "log", title: { text: "median KL of an iteration" }, dtick: 1, exponentformat: "power" },
+    xaxis: { type: "log", title: { text: "median KL of an iteration" }, exponentformat: "power" },
     yaxis: { title: { text: "final return" } },
     showlegend: true,
     legend: { orientation: "h", x: 0, y: -0.15, yanchor: "top" },

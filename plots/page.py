@@ -403,7 +403,7 @@ def over_kl(runs, every_run, curves):
     """The settings of each task that have a return and a KL, in lines along an argument, as in the picture
     return_over_kl."""
     points = figures.setting_points(compare.settings(runs, every_run), curves)
-    points = [point for point in points if point["kl"] > 0 and np.isfinite(point["final_return"])]
+    points = [point for point in points if 0 < point["kl"] < np.inf and np.isfinite(point["final_return"])]
     lines = []
     for task in compare.present(runs["env_id"]):
         for line in figures.along_knobs([point for point in points if point["env_id"] == task]):

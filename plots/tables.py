@@ -91,9 +91,9 @@ HOW_TO_READ = {
     ),
     "distance": (
         "Does any β_t beat the clip? Shape or distance",
-        "A parabola of log KL (the median KL of an iteration) fitted to the final returns of stage 1: how much of the "
-        "variance of the settings' means it explains, and p of the lack-of-fit test after Holm's correction for all "
-        "tests of the table; `differs` means that the settings are not one such function of the KL.",
+        "Of each setting of stage 1 the mean final return less the clip's at the same median KL of an iteration, "
+        "interpolated between its values of ε; a dash where the KL lies outside of theirs. Below, p of the test that "
+        "all settings are one parabola of log KL, after Holm's correction; `differs`: they are not.",
     ),
     "confirmation": (
         "Does any β_t beat the clip? Stage 2",
@@ -390,11 +390,11 @@ def screening_table(runs, scores):
         of_setting = runs[runs["setting"] == setting]
         entries = [entry(of_setting[of_setting["env_id"] == task]) for task in contest.SCREENING_TASKS]
         rows.append([f"`{setting}`", *entries, number(scores[setting], 2) if setting in scores else DASH])
-    return markdown(rows) if len(runs) else ""
+    return markdown(rows)
 
 
 def settings_over_kl(runs, curves):
-    """{task: {setting: (log KL, final returns (seeds,))}} of the runs of a stage of contest.py."""
+    """{task: {setting: (log KL, final returns (seeds,))}} of the runs of a stage of contest.py that have a return."""
     found = {}
     for (task, setting), cell in runs.dropna(subset="final_return").groupby(["env_id", "setting"], observed=True):
         kl = median_kl(cell, curves)
@@ -403,22 +403,43 @@ def settings_over_kl(runs, curves):
     return found
 
 
+def clip_line(settings):
+    """The log KLs and mean returns of the clip at each ε, by KL, from {setting: (log KL, returns)} of a task."""
+    places = sorted((settings[name][0], settings[name][1].mean()) for name in contest.CLIPS if name in settings)
+    return [log_kl for log_kl, _ in places], [mean for _, mean in places]
+
+
+def beside_clip_line(settings, setting):
+    """How much more a setting returns than the clip does with the ε at which it has the same KL, as text; a dash where
+    no ε has it."""
+    log_kls, means = clip_line(settings)
+    if setting not in settings or len(log_kls) < 2:
+        return DASH
+    log_kl, returns = settings[setting]
+    of_clip = np.interp(log_kl, log_kls, means, left=np.nan, right=np.nan)
+    return DASH if np.isnan(of_clip) else f"{round(float(returns.mean() - of_clip), 9):+,.0f}"
+
+
 def distance_table(runs, curves):
-    """Whether the settings of stage 1 are one function of the KL, a row a task."""
+    """Each setting of stage 1 beside the clip at the same KL; below it, whether all are one function of the KL."""
     found = settings_over_kl(runs, curves)
     fits = {task: estimates.lack_of_fit(*zip(*settings.values(), strict=True)) for task, settings in found.items()}
-    tests = corrected({task: p for task, (_, p) in fits.items()})
-    rows = [["task", "settings", "explained by the KL", "lack of fit"]]
-    for task, (explained, _) in fits.items():
-        share = DASH if np.isnan(explained) else f"{number(100 * explained)} %"
-        rows.append([task, f"{len(found[task])}", share, verdict(tests[task])])
-    return markdown(rows)
+    tests = corrected(fits)
+    rows = [["setting", *found]]
+    for setting in contest.SETTINGS:
+        entries = [beside_clip_line(settings, setting) for settings in found.values()]
+        if setting not in contest.CLIPS and set(entries) != {DASH}:
+            rows.append([f"`{setting}`", *entries])
+    return markdown([*rows, ["lack of fit", *(verdict(p) for p in tests.values())]])
 
 
 def confirmation_tables(runs, choice):
-    """Stage 2: the final returns of every run, a row a setting; and below it the test of each finalist."""
-    returns = crossed(runs, ["setting"], "env_id", mean_and_std)
+    """Stage 2, as soon as all its runs are there: their final returns, a row a setting; and below it the test of each
+    finalist."""
     found = contest.confirmed(runs, choice)
+    if not found:
+        return ""
+    returns = crossed(runs, ["setting"], "env_id", mean_and_std)
     rows = [["finalist", *(f"over `{clip}`" for clip in dict.fromkeys([contest.CLIP, choice.best_clip])), "answer"]]
     for finalist, intervals in found.items():
         rows.append([f"`{finalist}`", *map(estimate, intervals.values()), contest.answer(intervals)])
@@ -426,21 +447,22 @@ def confirmation_tables(runs, choice):
 
 
 def outcome(scores, choice, second):
-    """What is known of the answer, in one or two sentences, from stage 1's scores and Choice and the runs of stage 2;
-    empty if no setting has its runs of stage 1."""
-    if not scores:
-        return ""
+    """What is known of the answer, in one or two sentences, from stage 1's scores and Choice and stage 2's runs."""
     if not choice:
-        return f"Not answered yet: {len(scores)} of {len(contest.SETTINGS)} settings have all their runs of stage 1."
+        return (
+            f"Not answered yet: {len(scores)} of {len(contest.SETTINGS)} settings have all their runs of the screening."
+        )
     if not choice.finalists:
-        return "In stage 1 no other setting scored above the clip, so there was none to confirm."
+        return "In the screening no other setting scored above the clip, so there was none to confirm."
     found = contest.confirmed(second, choice)
     if not found:
         settings = [*choice.finalists, *dict.fromkeys([contest.CLIP, choice.best_clip])]
         done = second["setting"].isin(settings).sum()
         asked = len(settings) * len(contest.CONFIRMATION_TASKS) * len(contest.CONFIRMATION_SEEDS)
         names = " and ".join(f"`{name}`" for name in settings)
-        return f"Not answered yet: stage 1 chose {names}, of which stage 2 has {done} of {asked} runs."
+        return (
+            f"Not answered yet: the screening chose {names}, of which {done} of {asked} runs on new seeds are trained."
+        )
     sentences = []
     for finalist, intervals in found.items():
         chances = [f"{estimate(interval)} beside `{clip}`" for clip, interval in intervals.items()]
@@ -450,9 +472,13 @@ def outcome(scores, choice, second):
 
 
 def contest_sections(every_run, curves):
-    """The tables of both stages of contest.py, and what is known of the answer."""
+    """The tables of both stages of contest.py, and what is known of the answer; all empty if of stage 1 there is none
+    but the clip."""
     first = contest.stage(every_run, contest.SCREENING_TASKS, contest.SCREENING_SEEDS)
-    second = contest.stage(every_run, contest.CONFIRMATION_TASKS, contest.CONFIRMATION_SEEDS)
+    if first["setting"].isin(contest.CLIPS).all():
+        return dict.fromkeys(("screening", "distance", "confirmation", "outcome"), "")
+    is_apart = every_run["run"].str.startswith(compare.APART)
+    second = contest.stage(every_run[is_apart], contest.CONFIRMATION_TASKS, contest.CONFIRMATION_SEEDS)
     scores = contest.screening_scores(first)
     choice = contest.chosen(scores)
     return {
