@@ -171,7 +171,7 @@ def test_a_python_that_is_not_there_is_one_line(copy):
 @pytest.mark.parametrize("version", ["3.10.13", "3.14.0", "3.1.1"])
 def test_a_python_for_which_the_requirements_do_not_install_is_one_line(copy, tmp_path, version):
     """That some Python of this machine is too old or too new cannot be relied on, so one only says that it is."""
-    path = only(tmp_path, "env", "bash", "basename", "dirname", "cmp", "cat", "tr")
+    path = only(tmp_path, "env", "bash", "basename", "dirname", "realpath", "cmp", "cat", "tr")
     python = tmp_path / "bin" / "python3"
     python.write_text(f"#!/bin/sh\necho Python {version}\n")
     python.chmod(0o755)
@@ -190,13 +190,13 @@ def only(folder, *programs):
 
 
 def test_without_slurm_it_says_so(copy, tmp_path):
-    code, output = copy.call("--slurm", PATH=only(tmp_path, "env", "bash", "dirname", "basename"))
+    code, output = copy.call("--slurm", PATH=only(tmp_path, "env", "bash", "basename", "dirname", "realpath"))
     assert code == 2 and "no sbatch" in output and output.count("\n") == 1
     assert not copy.runs.exists()
 
 
 def test_without_flock_it_says_so_and_trains(copy, tmp_path):
-    programs = "env bash basename date dirname grep mkdir mkfifo mktemp nproc rm sleep tr xargs"
+    programs = "env bash basename date dirname grep mkdir mkfifo mktemp nproc realpath rm sleep tr xargs"
     code, output = copy.call(*PAIR, "--variants", "clip", PATH=only(tmp_path, *programs.split()))
     assert code == 0 and output.count("two sweeps in one folder are not kept apart") == 1, output
     assert "1 runs: 1 done" in output
