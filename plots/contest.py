@@ -56,6 +56,17 @@ def stage(every_run, tasks, seeds):
     return here.assign(score=compare.run_scores(here).fillna(0.0))
 
 
+def first_stage(every_run):
+    """The runs of the screening, as stage gives them."""
+    return stage(every_run, SCREENING_TASKS, SCREENING_SEEDS)
+
+
+def second_stage(every_run):
+    """The runs of the confirmation, as stage gives them."""
+    is_apart = every_run["run"].str.startswith(compare.APART)
+    return stage(every_run[is_apart], CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
+
+
 def cells(runs, tasks, seeds):
     """{setting: {task: scores (seeds,)}} of the settings that have all runs of a stage."""
     found = {}
@@ -91,19 +102,33 @@ def chosen(scores):
     return Choice(max(CLIPS, key=scores.get), list(finalists.values())[:MOST_FINALISTS])
 
 
+def clips_of_stage_2(choice):
+    """The clip at its default and at its best ε, which may be one."""
+    return list(dict.fromkeys([CLIP, choice.best_clip]))
+
+
+def settings_of_stage_2(choice):
+    """The settings to be trained in stage 2; none if there is no finalist."""
+    return [*choice.finalists, *clips_of_stage_2(choice)] if choice.finalists else []
+
+
+def level(choice):
+    """What an interval of stage 2 is to cover: 95 % with one finalist, 97.5 % with two, after Bonferroni."""
+    return 1 - estimates.LEVEL / len(choice.finalists)
+
+
 def confirmed(runs, choice):
     """{finalist: {clip: (probability of improvement, low, high)}} from the runs of stage 2, beside the clip at its
-    default and at its best ε; empty until all runs are there. With two finalists the intervals are of 97.5 %."""
-    clips = dict.fromkeys([CLIP, choice.best_clip])
+    default and at its best ε; empty until all runs are there."""
     complete = cells(runs, CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
-    if not {*clips, *choice.finalists} <= set(complete):
+    if not set(settings_of_stage_2(choice)) <= set(complete):
         return {}
-    level = 1 - estimates.LEVEL / len(choice.finalists) if choice.finalists else None
 
     def beside(finalist, clip):
         arrays = [complete[name][task] for name in (finalist, clip) for task in CONFIRMATION_TASKS]
-        return estimates.interval(estimates.improvement, arrays, level=level)
+        return estimates.interval(estimates.improvement, arrays, level=level(choice))
 
+    clips = clips_of_stage_2(choice)
     return {finalist: {clip: beside(finalist, clip) for clip in clips} for finalist in choice.finalists}
 
 

@@ -438,18 +438,22 @@ def small_multiples(runs, curves, which):
     return finish(figure, caption + (CROSS if runs["diverged"].any() else "") + ".")
 
 
-def draw_final(ax, y, cell, variant, task):
-    """Draws the final return of every run of a cell at height y, their mean, and the paper's mean."""
+def draw_final(ax, y, cell, variant):
+    """Draws the final return of every run of a cell at height y, and their mean, of the clip as a line, too."""
     color = style(variant)["color"]
     returns = cell["final_return"].dropna()
     ax.plot(returns, [y] * len(returns), "o", color=color, markersize=5, alpha=0.8, zorder=2)
     ax.plot(returns.mean(), y, color="black", marker="d", markersize=6, zorder=3)
-    name = compare.first_name(variant)
-    if name == "clip":
+    if compare.first_name(variant) == "clip":
         ax.axvline(returns.mean(), color=color, linewidth=2, zorder=1.8)
+
+
+def draw_final_of_paper(ax, y, variant, task):
+    """Draws the paper's mean final return and standard deviation at height y, where it has them."""
+    name = compare.first_name(variant)
     if task in compare.PAPER.index and f"{name}_mean" in compare.PAPER:
         mean, std = compare.PAPER.loc[task, [f"{name}_mean", f"{name}_std"]]
-        ax.errorbar(mean, y + 0.3, xerr=std, color="0.5", marker="d", markerfacecolor="white", linewidth=1.2)
+        ax.errorbar(mean, y, xerr=std, color="0.5", marker="d", markerfacecolor="white", linewidth=1.2)
 
 
 def final_returns(runs):
@@ -466,7 +470,8 @@ def final_returns(runs):
     for ax, task in zip(axes.flat, tasks, strict=False):
         for y, variant in enumerate(variants):
             cell = runs[(runs["env_id"] == task) & (runs["variant"] == variant)]
-            draw_final(ax, y, cell, variant, task)
+            draw_final(ax, y, cell, variant)
+            draw_final_of_paper(ax, y + 0.3, variant, task)
             text = remarks(runs, task, [variant]).replace(f"{variant}: ", "")
             right = cell["final_return"].mean() < np.mean(ax.get_xlim())
             box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
@@ -710,3 +715,51 @@ def screening(runs, curves):
     variants = [variant for variant in dict.fromkeys(name.split()[0] for name in contest.SETTINGS) if variant in shown]
     entries = [Line2D([], [], label=variant, **point_style(variant)) for variant in variants]
     return finish(figure, caption, entries, blank)
+
+
+def two_lines(setting):
+    """The name of a setting with its arguments below that of its file."""
+    return setting.replace(" ", "\n", 1)
+
+
+def draw_confirmed(ax, found):
+    """Draws {finalist: {clip: (probability of improvement, low, high)}}, a row an interval."""
+    labels = []
+    for finalist, intervals in found.items():
+        variant = finalist.split()[0]
+        for clip, interval in intervals.items():
+            draw_interval(ax, len(labels), variant, interval)
+            labels.append(f"{variant}\nover {clip}")
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.8)
+    ax.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
+    ax.set_xlim(0.1, 0.9)
+    ax.set_title("probability of improvement")
+
+
+def confirmation(runs, choice):
+    """Stage 2 of contest.py: every run's final return, a panel a task, and the test of each finalist. None as long as
+    runs of a stage are missing."""
+    found = contest.confirmed(runs, choice) if choice else {}
+    if not found:
+        return None
+    settings = contest.settings_of_stage_2(choice)
+    figure, axes, (last,) = panel_each(contest.CONFIRMATION_TASKS, 0.6 + 0.4 * len(settings), columns=2)
+    for task, ax in axes.items():
+        for y, setting in enumerate(settings):
+            cell = runs[(runs["env_id"] == task) & (runs["setting"] == setting)]
+            draw_final(ax, y, cell, setting.split()[0])
+        ax.set_yticks(range(len(settings)), map(two_lines, settings))
+        ax.set_ylim(len(settings) - 0.4, -0.6)
+        ax.set_title(task)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        write_diverged(ax, runs[runs["env_id"] == task])
+    last.set_axis_on()
+    draw_confirmed(last, found)
+    percent = 100 * contest.level(choice)
+    caption = (
+        "Final returns of seeds 20 to 34: dots every seed, diamonds their mean, line that of clip. Last panel: the "
+        f"chance that a run returns more than one of the clip, over all five tasks; bars: {percent:g} % bootstrap "
+        "intervals."
+    )
+    return finish(figure, caption)

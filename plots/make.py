@@ -131,7 +131,9 @@ def pictures(runs, every_run, curves):
     of_knobs = points["knob"].isin(compare.KNOBS)
     settings = compare.settings(runs, every_run)
     settings = settings[settings["env_id"].isin(betas["env_id"])]
-    first_stage = contest.stage(every_run, contest.SCREENING_TASKS, contest.SCREENING_SEEDS)
+    first_stage = contest.first_stage(every_run)
+    second_stage = contest.second_stage(every_run)
+    choice = contest.chosen(contest.screening_scores(first_stage))
     nothing = runs.iloc[:0]
     yield "overview", partial(figures.overview, main, curves), main
     yield "learning_curves", partial(figures.learning_curves, main, curves), main
@@ -149,6 +151,7 @@ def pictures(runs, every_run, curves):
     yield "settings", partial(figures.knobs, runs, points[~of_knobs]), points[~of_knobs]
     yield "return_over_kl", partial(figures.return_over_kl, settings, curves), settings
     yield "screening", partial(figures.screening, first_stage, curves), first_stage
+    yield "confirmation", partial(figures.confirmation, second_stage, choice), second_stage
     yield "theory", theory.theory_sheet, nothing
     yield "design_axis", design_axis.design_axis, nothing
 

@@ -440,7 +440,7 @@ def confirmation_tables(runs, choice):
     if not found:
         return ""
     returns = crossed(runs, ["setting"], "env_id", mean_and_std)
-    rows = [["finalist", *(f"over `{clip}`" for clip in dict.fromkeys([contest.CLIP, choice.best_clip])), "answer"]]
+    rows = [["finalist", *(f"over `{clip}`" for clip in contest.clips_of_stage_2(choice)), "answer"]]
     for finalist, intervals in found.items():
         rows.append([f"`{finalist}`", *map(estimate, intervals.values()), contest.answer(intervals)])
     return "\n\n".join(filter(None, [returns, markdown(rows)]))
@@ -456,7 +456,7 @@ def outcome(scores, choice, second):
         return "In the screening no other setting scored above the clip, so there was none to confirm."
     found = contest.confirmed(second, choice)
     if not found:
-        settings = [*choice.finalists, *dict.fromkeys([contest.CLIP, choice.best_clip])]
+        settings = contest.settings_of_stage_2(choice)
         done = second["setting"].isin(settings).sum()
         asked = len(settings) * len(contest.CONFIRMATION_TASKS) * len(contest.CONFIRMATION_SEEDS)
         names = " and ".join(f"`{name}`" for name in settings)
@@ -474,11 +474,10 @@ def outcome(scores, choice, second):
 def contest_sections(every_run, curves):
     """The tables of both stages of contest.py, and what is known of the answer; all empty if of stage 1 there is none
     but the clip."""
-    first = contest.stage(every_run, contest.SCREENING_TASKS, contest.SCREENING_SEEDS)
+    first = contest.first_stage(every_run)
     if first["setting"].isin(contest.CLIPS).all():
         return dict.fromkeys(("screening", "distance", "confirmation", "outcome"), "")
-    is_apart = every_run["run"].str.startswith(compare.APART)
-    second = contest.stage(every_run[is_apart], contest.CONFIRMATION_TASKS, contest.CONFIRMATION_SEEDS)
+    second = contest.second_stage(every_run)
     scores = contest.screening_scores(first)
     choice = contest.chosen(scores)
     return {

@@ -495,6 +495,15 @@ def test_the_test_of_stage_2():
     default_alone = {"clip": (0.6, 0.51, 0.7), "clip_eps": (0.55, 0.49, 0.6)}
     assert contest.answer(default_alone) == "beats the clip at its default alone"
     assert contest.confirmed(runs.drop(index=runs.index[0]), choice) == {}
+    drawn = panel(figures.confirmation(runs, choice), "Ant-v4")
+    assert [label.get_text() for label in drawn.get_yticklabels()] == ["soft", "spo", "clip", "clip_eps"]
+    seeds = [sorted(line.get_xdata()) for line in drawn.lines if len(line.get_xdata()) == 15]
+    assert seeds == [sorted(returns["Ant-v4", variant].values()) for variant in ("soft", "spo", "clip", "clip_eps")]
+    drawn = panel(figures.confirmation(runs, choice), "probability of improvement")
+    bars = [tuple(line.get_xdata()) for line in drawn.lines if line.get_linewidth() == 7]
+    assert bars == [interval[1:] for intervals in found.values() for interval in intervals.values()]
+    assert figures.confirmation(runs.drop(index=runs.index[0]), choice) is None
+    assert figures.confirmation(runs, None) is None
     scores = {"clip": 1.0}
     told = tables.outcome(scores, choice, runs)
     value, low, high = found["spo"]["clip_eps"]
@@ -662,7 +671,9 @@ def test_what_is_committed_follows_from_the_committed_data():
     for path in others:
         text = path.read_text(encoding="utf-8")
         assert text == make.filled(text, sections)
-    shown = {name: of_picture for name, _, of_picture in make.pictures(runs, every_run, curves)}
+    pictures = make.pictures(runs, every_run, curves)
+    # The confirmation's picture is there when all runs of stage 2 are.
+    shown = {name: of_picture for name, drawing, of_picture in pictures if name != "confirmation" or drawing()}
     assert {path.stem for path in plots.glob("*.png")} == set(shown)
     for name in shown.keys() - set(make.THEORY):
         source = Image.open(plots / f"{name}.png").text["Source"]
