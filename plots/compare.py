@@ -21,8 +21,20 @@ HERE = Path(__file__).parent
 TASKS = report.names("TASKS")
 FORMS = list(report.FORMS)  # of one update: trained with one seed, they end with the same bits
 MAIN = report.names("VARIANTS")
-PUBLISHED = ["clip_higher", "dual_clip", "rollback", "spo", "sapo", "cispo", "soft", "none"]
-BETAS = [*PUBLISHED, "ano", "dpo", "aband", "clip_eps"]
+BETAS = [
+    "clip_higher",
+    "dual_clip",
+    "rollback",
+    "spo",
+    "sapo",
+    "cispo",
+    "soft",
+    "none",
+    "ano",
+    "dpo",
+    "aband",
+    "clip_eps",
+]
 VARIANTS = [*MAIN, *BETAS]
 SEEDS = range(5)  # of the paper's protocol
 BIMODAL = "HalfCheetah-v4"
@@ -353,7 +365,7 @@ def settings(runs, every_run):
         in_order = alike[is_swept].sort_values(of_surrogate, key=partial(pd.to_numeric, errors="coerce"))
         for index in in_order.index:
             changed = differs.loc[index, of_surrogate]
-            names = list(changed.index[changed])
+            names = sorted(changed.index[changed])
             values = [str(alike.loc[index, name]) for name in names]
             words = [word for pair in zip(names, values, strict=True) for word in pair]
             labels = {"setting": " ".join([variant, *words]), "knob": " ".join(names), "value": " ".join(values)}

@@ -91,7 +91,7 @@ def wide(cell, curves, column, smooth=True, points=160):
 def marks(variant, points):
     """Which of the points carry a marker: eight, at other places for each variant."""
     step = max(1, points // 8)
-    names = [*STYLES, *compare.PUBLISHED]
+    names = [*STYLES, *compare.BETAS]
     name = compare.first_name(variant)
     place = names.index(name) if name in names else len(names)
     return step * (1 + place) // (len(names) + 2), step

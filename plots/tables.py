@@ -10,6 +10,7 @@ import estimates
 import numpy as np
 
 TEST = "Welch's test"
+ENOUGH_TASKS = 4  # to say of a coefficient whether it beats the clip
 DASH = "—"  # no run, or nothing to compare with
 
 # Heading of each table in docs/tables.md, and how to read it.
@@ -389,7 +390,7 @@ def screening_table(runs, scores):
     for setting in contest.SETTINGS:
         of_setting = runs[runs["setting"] == setting]
         entries = [entry(of_setting[of_setting["env_id"] == task]) for task in contest.SCREENING_TASKS]
-        rows.append([f"`{setting}`", *entries, number(scores[setting], 2) if setting in scores else DASH])
+        rows.append([f"`{setting}`", *entries, number(scores[setting], 3) if setting in scores else DASH])
     return markdown(rows)
 
 
@@ -420,17 +421,22 @@ def beside_clip_line(settings, setting):
     return DASH if np.isnan(of_clip) else f"{round(float(returns.mean() - of_clip), 9):+,.0f}"
 
 
-def distance_table(runs, curves):
-    """Each setting of stage 1 beside the clip at the same KL; below it, whether all are one function of the KL."""
-    found = settings_over_kl(runs, curves)
+def lack_of_fit(found):
+    """{task: what the corrected test says, whether all settings are one function of the KL} of settings_over_kl's
+    result."""
     fits = {task: estimates.lack_of_fit(*zip(*settings.values(), strict=True)) for task, settings in found.items()}
-    tests = corrected(fits)
+    return {task: verdict(p) for task, p in corrected(fits).items()}
+
+
+def distance_table(found):
+    """Each setting of stage 1 beside the clip at the same KL; below it, whether all are one function of the KL. From
+    settings_over_kl's result."""
     rows = [["setting", *found]]
     for setting in contest.SETTINGS:
         entries = [beside_clip_line(settings, setting) for settings in found.values()]
         if setting not in contest.CLIPS and set(entries) != {DASH}:
             rows.append([f"`{setting}`", *entries])
-    return markdown([*rows, ["lack of fit", *(verdict(p) for p in tests.values())]])
+    return markdown([*rows, ["lack of fit", *lack_of_fit(found).values()]])
 
 
 def confirmation_tables(runs, choice):
@@ -476,13 +482,15 @@ def contest_sections(every_run, curves):
     but the clip."""
     first = contest.first_stage(every_run)
     if first["setting"].isin(contest.CLIPS).all():
-        return dict.fromkeys(("screening", "distance", "confirmation", "outcome"), "")
+        return dict.fromkeys(("screening", "distance", "lack_of_fit", "confirmation", "outcome"), "")
     second = contest.second_stage(every_run)
     scores = contest.screening_scores(first)
     choice = contest.chosen(scores)
+    over_kl = settings_over_kl(first, curves)
     return {
         "screening": screening_table(first, scores),
-        "distance": distance_table(first, curves),
+        "distance": distance_table(over_kl),
+        "lack_of_fit": ", ".join(f"{told} on {task}" for task, told in lack_of_fit(over_kl).items()),
         "confirmation": confirmation_tables(second, choice) if choice else "",
         "outcome": outcome(scores, choice, second),
     }
@@ -539,19 +547,23 @@ def kl_numbers(runs, curves):
     }
 
 
-def published_numbers(found):
-    """Of the published coefficients, from {variant: Aggregate}: how many there are, which one has the best
-    probability of improvement over clip, and of how many the interval lies above 0.5."""
-    improvements = {v: found[v].improvement for v in compare.PUBLISHED if v in found and found[v].improvement}
+def coefficient_numbers(found):
+    """Of the coefficients that were trained on enough tasks, from {variant: Aggregate}: how many there are, which one
+    has the best probability of improvement over clip, and of how many the interval lies above 0.5."""
+    improvements = {
+        variant: aggregate.improvement
+        for variant, aggregate in found.items()
+        if variant in compare.BETAS and aggregate.improvement and len(aggregate.tasks) >= ENOUGH_TASKS
+    }
     if not improvements:
-        return dict.fromkeys(("published", "best_coefficient", "best_improvement", "published_above_clip"), "")
+        return dict.fromkeys(("coefficients", "best_coefficient", "best_improvement", "coefficients_above_clip"), "")
     best = max(improvements, key=lambda variant: improvements[variant][0])
     above = sum(low > 0.5 for _, low, _ in improvements.values())
     return {
-        "published": f"{len(improvements)}",
+        "coefficients": f"{len(improvements)}",
         "best_coefficient": best,
         "best_improvement": estimate(improvements[best]),
-        "published_above_clip": f"{above} of {len(improvements)}",
+        "coefficients_above_clip": f"{above} of {len(improvements)}",
     }
 
 
@@ -624,7 +636,7 @@ def sections(runs, every_run, curves):
     for variant, aggregate in overall.items():
         if aggregate.improvement:
             found[f"improvement_{variant}"] = estimate(aggregate.improvement)
-    numbers = kl_numbers(main, curves) | published_numbers(betas_overall) | mean_numbers(main)
+    numbers = kl_numbers(main, curves) | coefficient_numbers(betas_overall) | mean_numbers(main)
     return found | numbers | contest_sections(every_run, curves)
 
 

@@ -539,7 +539,7 @@ def test_settings_of_stage_1_over_their_kl():
     powers = {"clip": -4, "soft": -3, "ano": -2, "clip_eps": -1, "spo": 0}
     kls = [10.0 ** powers[variant] for variant in runs["variant"]]
     curves = pd.DataFrame({"run": runs["run"], "approx_kl": kls})
-    distances = tables.distance_table(runs, curves)
+    distances = tables.distance_table(tables.settings_over_kl(runs, curves))
     assert "| `soft` | +20 |\n| `ano` | +20 |\n| lack of fit | p = 1 |" in distances  # 95 - (5 + 210 / 3), 165 - 145
     assert "spo" not in distances
     drawn = panel(figures.screening(runs, curves), "Ant-v4")
