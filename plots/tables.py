@@ -465,10 +465,9 @@ def outcome(scores, choice, second):
         settings = contest.settings_of_stage_2(choice)
         done = second["setting"].isin(settings).sum()
         asked = len(settings) * len(contest.CONFIRMATION_TASKS) * len(contest.CONFIRMATION_SEEDS)
-        names = " and ".join(f"`{name}`" for name in settings)
-        return (
-            f"Not answered yet: the screening chose {names}, of which {done} of {asked} runs on new seeds are trained."
-        )
+        names = " and ".join(f"`{name}`" for name in choice.finalists)
+        trained = f"{done} of {asked} runs on new seeds, theirs and the clip's, are trained"
+        return f"Not answered yet: the screening chose {names}; {trained}."
     sentences = []
     for finalist, intervals in found.items():
         chances = [f"{estimate(interval)} beside `{clip}`" for clip, interval in intervals.items()]

@@ -467,6 +467,12 @@ def test_the_rule_of_stage_1():
     assert contest.chosen(scores) is None
 
 
+def test_the_choice_is_the_one_that_was_committed_before_stage_2():
+    every_run = compare.comparison(collect.load_runs(ROOT / "plots" / "results"))[1]
+    scores = contest.screening_scores(contest.first_stage(every_run))
+    assert contest.chosen(scores) == ("clip", ["rollback --alpha 0.1 --eps 0.3", "soft"])
+
+
 def test_the_test_of_stage_2():
     """With two finalists an interval is of 97.5 %, and none is given before all runs are there."""
     rng = np.random.default_rng(0)
