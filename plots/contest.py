@@ -15,16 +15,18 @@ CLIP = "clip"
 CLIPS = [CLIP, "clip_eps", "clip_eps --eps 0.1", "clip_eps --eps 0.4"]
 SETTINGS = [
     *CLIPS,
-    *(
-        "clip_higher",
-        "dual_clip",
-        "rollback",
-        "rollback --alpha 0.1 --eps 0.3",
-        "spo",
-        "spo --eps 0.5",
-        "spo --eps 0.7",
-    ),
-    *("soft", "ano", "ano --eps 0.4", "dpo", "aband"),
+    "clip_higher",
+    "dual_clip",
+    "rollback",
+    "rollback --alpha 0.1 --eps 0.3",
+    "spo",
+    "spo --eps 0.5",
+    "spo --eps 0.7",
+    "soft",
+    "ano",
+    "ano --eps 0.4",
+    "dpo",
+    "aband",
 ]
 SCREENING_TASKS = ["Hopper-v4", "Walker2d-v4", "Ant-v4", "Humanoid-v4"]
 SCREENING_SEEDS = range(3)
