@@ -569,7 +569,8 @@ def knobs(runs, points):
                 look = {"color": STYLES["clip"]["color"], "linewidth": 3, "zorder": 1.8, "label": "clip, same seeds"}
                 reference = [ax.axhline(same["final_return"].mean(), **look)]
             counts = place.groupby(["variant", "value"], observed=True).size()
-            ax.set_title(f"{task}, {plural(counts.min(), counts.max())}", fontsize=9.5)
+            separator = ", " if len(tasks) < 4 else "\n"
+            ax.set_title(f"{task}{separator}{plural(counts.min(), counts.max())}", fontsize=9.5)
             ax.set_xlabel(knob)
         next(ax for ax in row if ax.figure).set_ylabel("final return")
     caption = "Lines: mean over seeds that finished; dots: every seed"
@@ -650,10 +651,10 @@ def return_over_kl(settings, curves):
         if task in tasks[-2:]:
             ax.set_xlabel("median KL of an iteration")
     caption = (
-        "Mean final return over the median KL of an iteration, of all seeds of a setting. Lines join the values of "
+        "Mean final return over the median KL of an iteration, of all seeds of a setting, which may be more at the "
+        "default. Lines join the values of an argument (of clip ε, of kl_fixed β, of kl_adaptive the target); those "
+        "that are not the default are written beside their points."
     )
-    caption += "one argument (ε, β of kl_fixed, the target of kl_adaptive), which are written beside those that "
-    caption += "are not the default."
     swept = {point["variant"] for point in points if point["knob"]}
     entries = [
         Line2D(
@@ -706,10 +707,13 @@ def screening(runs, curves):
         ax.set_xlabel("median KL of an iteration")
         if ax.get_subplotspec().is_first_col():
             ax.set_ylabel("final return")
+    samples = [returns for settings in found.values() for _, returns in settings.values()]
+    some_are_missing = any(len(returns) < len(contest.SCREENING_SEEDS) for returns in samples)
+    brackets = ", and in brackets how many seeds there are, where some are missing" if some_are_missing else ""
     caption = (
-        "Seeds 0 to 2: mean and range. Numbers: arguments that are not the default, and in brackets how many seeds "
-        "there are, where some are missing. Blue line: the clip with ε from 0.1 to 0.4. Dashed: a parabola of log KL "
-        "through all runs, near which the means would lie if only the distance counted."
+        f"Seeds 0 to 2: mean and range. Numbers: arguments that are not the default (clip_eps: 0.3){brackets}. Blue "
+        "line: the clip with ε from 0.1 to 0.4. Dashed: a parabola of log KL through all runs, near which the means "
+        "would lie if only the distance counted."
     )
     shown = {setting.split()[0] for settings in found.values() for setting in settings}
     variants = [variant for variant in dict.fromkeys(name.split()[0] for name in contest.SETTINGS) if variant in shown]

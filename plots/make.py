@@ -127,9 +127,10 @@ def pictures(runs, every_run, curves):
     main = compare.main_runs(runs)
     forms = main[main["variant"].isin(compare.FORMS)]
     betas = compare.betas_runs(runs)
-    points = compare.knob_points(runs, every_run)
+    elsewhere = every_run[~every_run["run"].str.startswith(compare.SCREENED)]
+    points = compare.knob_points(runs, elsewhere)
     of_knobs = points["knob"].isin(compare.KNOBS)
-    settings = compare.settings(runs, every_run)
+    settings = compare.settings(runs, elsewhere)
     settings = settings[settings["env_id"].isin(betas["env_id"])]
     first_stage = contest.first_stage(every_run)
     second_stage = contest.second_stage(every_run)

@@ -21,10 +21,6 @@ HOW_TO_READ = {
         "10 % of steps): mean ± standard deviation with divisor n, and in brackets the seeds; below it the paper's, "
         "and p of Welch's test between both means after Holm's correction for all tests of the table.",
     ),
-    "short_return": (
-        "Final returns, a row a task",
-        "The same means and standard deviations in short, the paper's beside ours.",
-    ),
     "scalar_tests": (
         "Scalar penalties beside the clip",
         "p of Welch's test between the mean final returns of a scalar penalty and of the clip, after Holm's "
@@ -39,7 +35,8 @@ HOW_TO_READ = {
     "scalar_region": (
         "How far an iteration moves the policy",
         "Approximate KL in an iteration's last epoch (nats) and share of the samples outside the band [1−ε, 1+ε]: "
-        "medians over the iterations of all seeds.",
+        "medians over the iterations of all seeds. The KL that kl_adaptive holds near its target is another: the "
+        "closed form, from the rollout's policy to the one after the last epoch (`kl/final`).",
     ),
     "kill_peak": (
         "Largest share that the clip silences",
@@ -48,7 +45,7 @@ HOW_TO_READ = {
     ),
     "breakout": (
         "HalfCheetah-v4: seeds that break out",
-        f"How many seeds end above {compare.BREAKOUT:,}; most stay near 1,700, some break out.",
+        f"How many seeds end above {compare.BREAKOUT:,}; a few break out, most stay below 2,000.",
     ),
     "peer": (
         "Beside Stable-Baselines3",
@@ -87,14 +84,15 @@ HOW_TO_READ = {
     ),
     "screening": (
         "Does any β_t beat the clip? Stage 1",
-        "Mean final return of seeds 0 to 2, in brackets how many there are yet, and the screening score by which the "
-        "rule of docs/betas.md chooses.",
+        "Mean final return of seeds 0 to 2 (in brackets how many of them there are, where some are missing), and the "
+        "screening score by which the rule of docs/betas.md chooses.",
     ),
     "distance": (
         "Does any β_t beat the clip? Shape or distance",
         "Of each setting of stage 1 the mean final return less the clip's at the same median KL of an iteration, "
-        "interpolated between its values of ε; a dash where the KL lies outside of theirs. Below, p of the test that "
-        "all settings are one parabola of log KL, after Holm's correction; `differs`: they are not.",
+        "interpolated between its values of ε; a dash where the KL lies outside of theirs, and no row if it does on "
+        "every task. Below, p of the test that all settings are one parabola of log KL, after Holm's correction; "
+        "`differs`: they are not.",
     ),
     "confirmation": (
         "Does any β_t beat the clip? Stage 2",
