@@ -711,9 +711,9 @@ def screening(runs, curves):
     some_are_missing = any(len(returns) < len(contest.SCREENING_SEEDS) for returns in samples)
     brackets = ", and in brackets how many seeds there are, where some are missing" if some_are_missing else ""
     caption = (
-        f"Seeds 0 to 2: mean and range. Numbers: arguments that are not the default (clip_eps: 0.3){brackets}. Blue "
-        "line: the clip with ε from 0.1 to 0.4. Dashed: a parabola of log KL through all runs, near which the means "
-        "would lie if only the distance counted."
+        f"Seeds 0 to 2: mean and range. Numbers: arguments that are not the default, for clip_eps 0.3{brackets}. "
+        "Blue line: the clip with ε from 0.1 to 0.4. Dashed: a parabola of log KL through all runs, near which the "
+        "means would lie if only the distance counted."
     )
     shown = {setting.split()[0] for settings in found.values() for setting in settings}
     variants = [variant for variant in dict.fromkeys(name.split()[0] for name in contest.SETTINGS) if variant in shown]

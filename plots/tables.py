@@ -96,8 +96,8 @@ HOW_TO_READ = {
     ),
     "confirmation": (
         "Does any β_t beat the clip? Stage 2",
-        "Final returns of seeds 20 to 34, and the probability that a run of a finalist returns more than one of the "
-        "clip, with its interval: see docs/betas.md.",
+        "Final returns of seeds 20 to 34; the median KL of an iteration and share outside the band, as above; and the "
+        "probability that a run of a finalist returns more than one of the clip, with its interval: see docs/betas.md.",
     ),
     "return_over_kl": (
         "Final return over KL, every setting",
@@ -437,17 +437,18 @@ def distance_table(found):
     return markdown([*rows, ["lack of fit", *lack_of_fit(found).values()]])
 
 
-def confirmation_tables(runs, choice):
-    """Stage 2, as soon as all its runs are there: their final returns, a row a setting; and below it the test of each
-    finalist."""
+def confirmation_tables(runs, curves, choice):
+    """Stage 2, as soon as all its runs are there: of each setting the final returns, and how far it lets the policy
+    move; and of each finalist the test."""
     found = contest.confirmed(runs, choice)
     if not found:
         return ""
     returns = crossed(runs, ["setting"], "env_id", mean_and_std)
+    regions = crossed(runs, ["setting"], "env_id", lambda cell: region(cell, curves))
     rows = [["finalist", *(f"over `{clip}`" for clip in contest.clips_of_stage_2(choice)), "answer"]]
     for finalist, intervals in found.items():
         rows.append([f"`{finalist}`", *map(estimate, intervals.values()), contest.answer(intervals)])
-    return "\n\n".join(filter(None, [returns, markdown(rows)]))
+    return "\n\n".join([returns, regions, markdown(rows)])
 
 
 def outcome(scores, choice, second):
@@ -488,7 +489,7 @@ def contest_sections(every_run, curves):
         "screening": screening_table(first, scores),
         "distance": distance_table(over_kl),
         "lack_of_fit": ", ".join(f"{told} on {task}" for task, told in lack_of_fit(over_kl).items()),
-        "confirmation": confirmation_tables(second, choice) if choice else "",
+        "confirmation": confirmation_tables(second, curves, choice) if choice else "",
         "outcome": outcome(scores, choice, second),
     }
 

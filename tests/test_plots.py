@@ -510,6 +510,13 @@ def test_the_test_of_stage_2():
     assert bars == [interval[1:] for intervals in found.values() for interval in intervals.values()]
     assert figures.confirmation(runs.drop(index=runs.index[0]), choice) is None
     assert figures.confirmation(runs, None) is None
+    curves = pd.DataFrame({"run": runs["run"], "approx_kl": np.where(runs["variant"] == "soft", 0.04, 0.02), "in": 0.9})
+    shown = tables.confirmation_tables(runs, curves, choice)
+    assert "| soft |" + " 0.040, 10 % |" * 5 in shown
+    assert "| clip |" + " 0.020, 10 % |" * 5 in shown
+    value, low, high = found["soft"]["clip_eps"]
+    assert f"| {value:.2f} [{low:.2f}, {high:.2f}] | beats the clip |" in shown
+    assert tables.confirmation_tables(runs.drop(index=runs.index[0]), curves, choice) == ""
     scores = {"clip": 1.0}
     told = tables.outcome(scores, choice, runs)
     value, low, high = found["spo"]["clip_eps"]
