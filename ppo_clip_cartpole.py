@@ -5,8 +5,8 @@ Maximises, per sample, with the ratio w = π_new(a|s) / π_old(a|s) and the adva
     min(w Â, clip(w, 1-ε, 1+ε) Â)                                    (Schulman et al. 2017, eq. 7)
 
 Theorem 1 (Colletti & Holzinger 2026, arXiv 2606.23932): this has the same gradient as a KL penalty whose coefficient
-varies per sample, w Â - β_t KL with KL = -log w. Here β_t, not differentiated, is -w Â on I_kill, the samples that the
-clip silences (w > 1+ε and Â > 0, or w < 1-ε and Â < 0), and 0 on all others. On I_kill its sign is the opposite of Â's.
+varies per sample, w Â - β_t KL. There KL = -log w is a sample of KL(π_old ‖ π_new), and β_t, not differentiated, is
+-w Â on I_kill, the samples that the clip silences (w > 1+ε and Â > 0, or w < 1-ε and Â < 0), and 0 on all others.
 
 With one seed and on one machine, ppo_clip, ppo_phi and ppo_klip end with the same parameters, bit for bit
 (params_sha256), if a minibatch has 2^k samples: the factor 1/N of its mean is then exact (docs/exactness.md).
@@ -167,9 +167,8 @@ def fail(message):
 class DropInfo(gym.Wrapper):
     """Drop the environment's info: nothing here reads it, and merging that of all environments takes a tenth of a step.
 
-    Copy observations: while the vector environment resets an environment, it holds the ended episode's last one, which
-    it then hands to train as final_obs (in an info of its own). An environment that returns the same array each time
-    would overwrite it.
+    Copy observations: at an episode's end the vector environment keeps the last one, as final_obs for train, while it
+    resets the environment. One that returns the same array each time would overwrite it.
     """
 
     def reset(self, **kwargs):

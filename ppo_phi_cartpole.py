@@ -168,9 +168,8 @@ def fail(message):
 class DropInfo(gym.Wrapper):
     """Drop the environment's info: nothing here reads it, and merging that of all environments takes a tenth of a step.
 
-    Copy observations: while the vector environment resets an environment, it holds the ended episode's last one, which
-    it then hands to train as final_obs (in an info of its own). An environment that returns the same array each time
-    would overwrite it.
+    Copy observations: at an episode's end the vector environment keeps the last one, as final_obs for train, while it
+    resets the environment. One that returns the same array each time would overwrite it.
     """
 
     def reset(self, **kwargs):

@@ -172,9 +172,8 @@ def fail(message):
 class DropInfo(gym.Wrapper):
     """Drop the environment's info: nothing here reads it, and merging that of all environments takes a tenth of a step.
 
-    Copy observations: while the vector environment resets an environment, it holds the ended episode's last one, which
-    it then hands to train as final_obs (in an info of its own). An environment that returns the same array each time
-    would overwrite it.
+    Copy observations: at an episode's end the vector environment keeps the last one, as final_obs for train, while it
+    resets the environment. One that returns the same array each time would overwrite it.
     """
 
     def reset(self, **kwargs):
@@ -235,13 +234,13 @@ class RunningStats:
         self.m2 = self.m2 + (delta * (x - self.mean)).sum(0)
 
     def normalise(self, x):
-        """Standardise x (n, *shape) and clip it to ±10."""
+        """Standardise x (n, *shape) and clip it to ±NORM_CLIP."""
         std = np.sqrt(np.maximum(self.m2 / self.count, MIN_VARIANCE))
         return ((x - self.mean) / std).clip(-NORM_CLIP, NORM_CLIP)
 
 
 def scale_rewards(stats, rewards, dones, discounted_returns, gamma):
-    """Divide rewards (T, n) by the standard deviation of the discounted returns seen up to each step; clip to ±10.
+    """Divide rewards (T, n) by the standard deviation of the discounted returns up to each step; clip to ±NORM_CLIP.
 
     discounted_returns (n,) holds each environment's running discounted return, and stats their mean and variance. Both
     are updated in place and carry over to the next rollout.

@@ -1,6 +1,7 @@
 """PPO-Clip with soft edges, in the shapes of the paper's code (Colletti & Holzinger 2026, arXiv 2606.23932).
 
-Same gradient: w Â - β_t KL, β_t = -w Â gate, held constant, where PPO-Clip's gate is 0 or 1, with a step at its edge
+Here: w Â - β_t KL, β_t = -w Â gate, held constant. PPO-Clip's gate is a step from 0 to 1 at the edge of its band, this
+one rises over a width, in one of three shapes.
 """
 
 import sys
