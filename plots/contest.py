@@ -33,6 +33,7 @@ SCREENING_SEEDS = range(3)
 CONFIRMATION_TASKS = ["HalfCheetah-v4", *SCREENING_TASKS]
 CONFIRMATION_SEEDS = range(20, 35)
 MOST_FINALISTS = 2
+BEATS = "beats the clip"  # the answer of a finalist's test where it beats the clip at its default and at its best ε
 MACHINE = {"--compile", "--cuda", "--torch-deterministic"}  # what makes no other setting
 
 
@@ -138,5 +139,5 @@ def answer(intervals):
     """The answer of a finalist's test in words, from its {clip: (probability of improvement, low, high)}."""
     above = [clip for clip, (_, low, _) in intervals.items() if low > 0.5]
     if len(above) == len(intervals):
-        return "beats the clip"
+        return BEATS
     return "beats the clip at its default alone" if CLIP in above else "is not shown to beat the clip"

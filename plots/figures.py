@@ -9,6 +9,7 @@ import theory
 from compare import present
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 from style import STYLES, finish, handles, panel_each, panels, style
 
@@ -16,6 +17,13 @@ MANY = 8  # seeds; more are drawn as a band
 SMOOTHED = "rolling mean over a fiftieth of the run"
 CROSS = "; a cross at the foot: a seed diverged there"
 NOTE = {"fontsize": 9, "color": "0.25"}
+# A number beside a point, with a white edge, or the lines that it crosses would run through it.
+LABEL = {
+    "textcoords": "offset points",
+    "fontsize": 8,
+    "zorder": 4,
+    "path_effects": [withStroke(linewidth=1.3, foreground="white")],
+}
 
 
 def steps_axis(ax, label=True, ticks=3):
@@ -186,7 +194,8 @@ def overview(runs, curves):
     returns.set_title(f"{title(runs, task)}: episodic return")
     caption = (
         "Left: the coefficient that the clip implies for a sample with ratio $w$ and advantage Â, 0 where white or "
-        f"grey. Right: mean over seeds, and around it {spread_caption(runs[runs['env_id'] == task])}."
+        f"grey: I_in is inside the band 1 ± ε, I_kill outside in the direction of Â, I_pass outside against it. Right: "
+        f"mean over seeds, and around it {spread_caption(runs[runs['env_id'] == task])}."
     )
     return finish(figure, caption, handles(present(runs["variant"][runs["env_id"] == task])))
 
@@ -362,8 +371,10 @@ def aggregate(runs):
     right.set_xlim(-0.05, 1.05)
     caption = (
         f"{', '.join(tasks)}, each of the same weight, with all seeds; score: 0 is a random policy, 1 the paper's "
-        "PPO-Clip; bars: 95 % bootstrap intervals, stratified by task."
+        "PPO-Clip; bars: 95 % bootstrap intervals, which draw the seeds of each task and variant anew."
     )
+    if any(len(both.tasks) < len(tasks) for both in found.values()):
+        caption += " A variant with fewer tasks is compared with clip on those alone."
     return finish(figure, caption)
 
 
@@ -524,7 +535,8 @@ def paper_curves(runs, curves):
     entries = [Line2D([], [], color=style(v)["color"], linewidth=2.5, label=v) for v in variants]
     entries.append(Line2D([], [], color="black", linewidth=1, label="paper"))
     caption = (
-        f"Ours: mean ± one standard deviation ({SMOOTHED}); paper: mean over 5 seeds, and as diamond its final return "
+        f"Ours: mean ± one standard deviation ({SMOOTHED}); paper: mean over 5 seeds, not smoothed, and as diamond its "
+        "final return "
     )
     return finish(figure, caption + "± one standard deviation.", entries)
 
@@ -611,9 +623,8 @@ def draw_settings(ax, points):
         # Below for the adaptive β, whose points lie near those of the other two.
         below = point["variant"] == "kl_adaptive"
         where = {"xytext": (0, -6 if below else 6), "va": "top" if below else "bottom", "ha": "center"}
-        where |= {"textcoords": "offset points", "fontsize": 8, "zorder": 4}
         color = style(point["variant"])["color"]
-        ax.annotate(point["value"], (point["kl"], point["final_return"]), color=color, **where)
+        ax.annotate(point["value"], (point["kl"], point["final_return"]), color=color, **where, **LABEL)
     kl_axis(ax, [point["kl"] for point in points])
 
 
@@ -668,17 +679,23 @@ def return_over_kl(settings, curves):
     return finish(figure, caption, entries, blank)
 
 
-def draw_screening(ax, settings):
-    """Draws {setting: (log KL, final returns)}: means, the range of the seeds, and the parabola through all."""
+def draw_screening(ax, settings, finalists):
+    """Draws {setting: (log KL, final returns)}: means, those of the finalists in a ring, the range of the seeds, and
+    the parabola through all."""
     for setting, (log_kl, returns) in settings.items():
         variant, *arguments = setting.split()
         look = point_style(variant)
         place, mean = np.exp(log_kl), returns.mean()
         ax.plot([place] * 2, [returns.min(), returns.max()], color=look["color"], linewidth=1, alpha=0.5)
         ax.plot(place, mean, **look)
+        if setting in finalists:
+            ax.plot(place, mean, "o", color="black", markerfacecolor="none", markersize=13, zorder=3.5)
         count = f" ({len(returns)})" if len(returns) < len(contest.SCREENING_SEEDS) else ""
-        where = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 8, "zorder": 4}
-        ax.annotate(", ".join(arguments[1::2]) + count, (place, mean), color=look["color"], **where)
+        # Left of the point for spo and ano, whose points lie near each other's.
+        left, below = variant in ("spo", "ano"), variant == "ano"
+        where = {"xytext": (-6 if left else 6, -4 if below else 4), "ha": "right" if left else "left"}
+        where["va"] = "top" if below else "bottom"
+        ax.annotate(argument_values(arguments) + count, (place, mean), color=look["color"], **where, **LABEL)
     log_kls, means = tables.clip_line(settings)
     ax.plot(np.exp(log_kls), means, color=STYLES["clip"]["color"], linewidth=1.5)
     log_kls, samples = zip(*settings.values(), strict=True)
@@ -686,6 +703,15 @@ def draw_screening(ax, settings):
         along = np.linspace(min(log_kls), max(log_kls), 100)
         ax.plot(np.exp(along), estimates.fitted_polynomial(log_kls, samples)(along), "--", color="0.6", zorder=1.8)
     kl_axis(ax, np.exp(log_kls))
+
+
+def argument_values(arguments):
+    """The values in `--alpha 0.1 --eps 0.3`, given as a list of words; where there are several, with their names."""
+    values = arguments[1::2]
+    if len(values) < 2:
+        return "".join(values)
+    symbols = {"--alpha": "α", "--eps": "ε"}
+    return ", ".join(f"{symbols[name]} {value}" for name, value in zip(arguments[::2], values, strict=True))
 
 
 def point_style(variant):
@@ -699,9 +725,11 @@ def screening(runs, curves):
     found = tables.settings_over_kl(runs, curves)
     if not found or runs["setting"].isin(contest.CLIPS).all():
         return None
+    choice = contest.chosen(contest.screening_scores(runs))
+    finalists = choice.finalists if choice else []
     figure, axes, blank = panel_each(found, 3.1, columns=2)
     for task, ax in axes.items():
-        draw_screening(ax, found[task])
+        draw_screening(ax, found[task], finalists)
         write_diverged(ax, runs[runs["env_id"] == task])
         ax.set_title(task)
         ax.set_xlabel("median KL of an iteration")
@@ -711,8 +739,10 @@ def screening(runs, curves):
     some_are_missing = any(len(returns) < len(contest.SCREENING_SEEDS) for returns in samples)
     brackets = ", and in brackets how many seeds there are, where some are missing" if some_are_missing else ""
     caption = (
-        f"Seeds 0 to 2: mean and range. Numbers: arguments that are not the default, for clip_eps 0.3{brackets}. "
-        "Blue line: the clip with ε from 0.1 to 0.4. Dashed: a parabola of log KL through all runs, near which the "
+        f"Seeds 0 to 2: mean and range. Numbers: the file's argument, where it is not the default{brackets}; clip_eps "
+        "without one has ε = 0.3. "
+        + ("In a ring: the finalists. " if finalists else "")
+        + "Blue line: the clip with ε from 0.1 to 0.4. Dashed: a parabola of log KL through all runs, near which the "
         "means would lie if only the distance counted."
     )
     shown = {setting.split()[0] for settings in found.values() for setting in settings}
@@ -737,7 +767,7 @@ def draw_confirmed(ax, found):
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.4, -0.8)
     ax.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
-    ax.set_xlim(0.1, 0.9)
+    ax.set_xlim(-0.05, 1.05)
     ax.set_title("probability of improvement")
 
 
@@ -763,7 +793,7 @@ def confirmation(runs, choice):
     percent = 100 * contest.level(choice)
     caption = (
         "Final returns of seeds 20 to 34: dots every seed, diamonds their mean, line that of clip. Last panel: the "
-        f"chance that a run returns more than one of the clip, over all five tasks; bars: {percent:g} % bootstrap "
+        f"chance that a run returns more than a run of the clip, over all five tasks; bars: {percent:g} % bootstrap "
         "intervals."
     )
     return finish(figure, caption)

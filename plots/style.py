@@ -26,28 +26,30 @@ matplotlib.rcParams.update(
         "svg.hashsalt": "klip-ppo",  # the ids in an SVG are random without it
     }
 )
+HOLLOW = {"markerfacecolor": "white"}
 # Colours of Okabe & Ito (2008). clip, klip and phi coincide: dashes and rings on a wide line show all three.
 STYLES = {
     "clip": {"color": "#56B4E9", "linewidth": 4},
     "klip": {"color": "black", "linewidth": 1.5, "linestyle": (0, (5, 3))},
-    "phi": {"color": "#D55E00", "linewidth": 1.2, "linestyle": ":", "marker": "o", "markerfacecolor": "white"},
+    "phi": {"color": "#D55E00", "linewidth": 1.2, "linestyle": ":", "marker": "o", **HOLLOW},
     "kl_fixed": {"color": "#009E73", "linewidth": 1.6, "linestyle": "-.", "marker": "s"},
     "kl_adaptive": {"color": "#CC79A7", "linewidth": 1.6, "marker": "^"},
 }
-# The looks of the files of betas/, in the order of compare.BETAS; any other variant has one of them, too.
+# The looks of the files of betas/, in the order of compare.BETAS; any other variant has one of them, too. Where two
+# have one colour, the second is dashed and hollow.
 OTHERS = [
     {"color": "#0072B2", "linewidth": 1.6, "linestyle": "-", "marker": "D"},
     {"color": "#E69F00", "linewidth": 1.6, "linestyle": "-", "marker": "v"},
     {"color": "#D55E00", "linewidth": 1.6, "linestyle": "-", "marker": "P"},
     {"color": "#555555", "linewidth": 1.6, "linestyle": "-", "marker": "p"},
-    {"color": "#0072B2", "linewidth": 1.6, "linestyle": "--", "marker": "*"},
-    {"color": "#E69F00", "linewidth": 1.6, "linestyle": "--", "marker": "<"},
+    {"color": "#0072B2", "linewidth": 1.6, "linestyle": "--", "marker": "*", **HOLLOW},
+    {"color": "#E69F00", "linewidth": 1.6, "linestyle": "--", "marker": "<", **HOLLOW},
     {"color": "#7F3C8D", "linewidth": 1.6, "linestyle": "-", "marker": ">"},
-    {"color": "#555555", "linewidth": 1.6, "linestyle": "--", "marker": "h"},
-    {"color": "#7F3C8D", "linewidth": 1.6, "linestyle": "--", "marker": "X"},
+    {"color": "#555555", "linewidth": 1.6, "linestyle": "--", "marker": "h", **HOLLOW},
+    {"color": "#7F3C8D", "linewidth": 1.6, "linestyle": "--", "marker": "X", **HOLLOW},
     {"color": "#8B5A2B", "linewidth": 1.6, "linestyle": "-", "marker": "d"},
-    {"color": "#8B5A2B", "linewidth": 1.6, "linestyle": "--", "marker": "H"},
-    {"color": "#999933", "linewidth": 1.6, "linestyle": "-", "marker": "o", "markerfacecolor": "white"},
+    {"color": "#8B5A2B", "linewidth": 1.6, "linestyle": "--", "marker": "H", **HOLLOW},
+    {"color": "#999933", "linewidth": 1.6, "linestyle": "-", "marker": "o", **HOLLOW},
 ]
 
 

@@ -29,7 +29,7 @@ HOW_TO_READ = {
     "aggregate": (
         "All tasks together",
         "Score, averaged over seeds and tasks: 0 is a random policy, 1 the paper's PPO-Clip; and the probability that "
-        "a run returns more than one of the clip, averaged over tasks, where an interval that holds 0.5 decides "
+        "a run returns more than a run of the clip, averaged over tasks, where an interval that holds 0.5 decides "
         "nothing. In brackets 95 % stratified bootstrap intervals; a run that diverged scores 0.",
     ),
     "scalar_region": (
@@ -97,7 +97,8 @@ HOW_TO_READ = {
     "confirmation": (
         "Does any β_t beat the clip? Stage 2",
         "Final returns of seeds 20 to 34; the median KL of an iteration and share outside the band, as above; and the "
-        "probability that a run of a finalist returns more than one of the clip, with its interval: see docs/betas.md.",
+        "probability that a run of a finalist returns more than a run of the clip, with its interval (97.5 % with two "
+        "finalists, 95 % with one): see docs/betas.md.",
     ),
     "return_over_kl": (
         "Final return over KL, every setting",
@@ -467,11 +468,13 @@ def outcome(scores, choice, second):
         names = " and ".join(f"`{name}`" for name in choice.finalists)
         trained = f"{done} of {asked} runs on new seeds, theirs and the clip's, are trained"
         return f"Not answered yet: the screening chose {names}; {trained}."
-    sentences = []
+    is_beaten = any(contest.answer(intervals) == contest.BEATS for intervals in found.values())
+    sentences = ["Yes." if is_beaten else "No β_t is shown to beat the clip."]
     for finalist, intervals in found.items():
-        chances = [f"{estimate(interval)} beside `{clip}`" for clip, interval in intervals.items()]
+        chances = [f"{estimate(interval)} over `{clip}`" for clip, interval in intervals.items()]
         chance = " and ".join(chances)
         sentences.append(f"`{finalist}` {contest.answer(intervals)}: its probability of returning more is {chance}.")
+    sentences.append(f"In brackets are {100 * contest.level(choice):g} % intervals.")
     return " ".join(sentences)
 
 

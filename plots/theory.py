@@ -103,7 +103,8 @@ def theory_sheet():
     draw_plane(plane)
     plane.set_title(r"The clip as a KL penalty: $\beta_t(w, \hat{A})$, 0 where white or grey")
     caption = (
-        "By autograd from the scripts' own surrogates, kl_scalar's with "
-        f"β = {BETA:g} and the KL as k3; grey band: 1 ± ε with ε = {CLIP_COEF:g}."
+        "By autograd from the scripts' own surrogates. klip has another value than clip, but the same derivative. "
+        f"kl_scalar's has β = {BETA:g} and the KL as k3; it trains with the closed form, which is no function of w. "
+        f"Grey band: 1 ± ε with ε = {CLIP_COEF:g}."
     )
     return finish(figure, caption, [Line2D([], [], label=name, **look) for name, look in LOOKS.items()])

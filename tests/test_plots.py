@@ -522,7 +522,11 @@ def test_the_test_of_stage_2():
     value, low, high = found["spo"]["clip_eps"]
     assert "`soft` beats the clip: " in told
     assert "`clip_eps`. `spo` is not shown to beat the clip: " in told
-    assert told.endswith(f"{value:.2f} [{low:.2f}, {high:.2f}] beside `clip_eps`.")
+    assert told.startswith("Yes. ")
+    assert told.endswith(f"{value:.2f} [{low:.2f}, {high:.2f}] over `clip_eps`. In brackets are 97.5 % intervals.")
+    is_lost = tables.outcome(scores, contest.Choice("clip_eps", ["spo"]), runs)
+    assert is_lost.startswith("No β_t is shown to beat the clip. ")
+    assert is_lost.endswith("In brackets are 95 % intervals.")
     assert "299 of 300 runs" in tables.outcome(scores, choice, runs.drop(index=runs.index[0]))
     assert "1 of 16 settings" in tables.outcome(scores, None, runs)
     assert "none to confirm" in tables.outcome(scores, contest.Choice("clip", []), runs)
