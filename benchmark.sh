@@ -66,7 +66,8 @@ The same command again resumes: complete runs are kept, the others start over. T
   --dry-run           print the commands of the runs that are missing
   --slurm             submit the missing runs as one Slurm job array and return; sbatch options follow after --
 Logs are in logs/ beside the runs, folders of interrupted runs in incomplete/. PYTHON=... replaces .venv/bin/python.
-Exit code: 0 if all runs are complete, and identical where they must be; 1 if not; 2 for a wrong argument.
+Exit code: 0 if all runs are complete, and identical where they must be; 1 if not, or if the pictures failed; 2 for a
+wrong argument. With --slurm 0 once the runs are submitted.
 EOF
 }
 
@@ -74,7 +75,7 @@ die() { echo "error: $*" >&2; exit 2; }
 
 # Whether the list $2 (a,b,c) holds the word $1; an empty list holds every word.
 listed() {
-  [ -n "$1" ] || return 1
+  [ -n "$1" ] || return 1 # the blank first line of a table
   [ -n "$2" ] || return 0
   case ",$2," in *",$1,"*) return 0 ;; *) return 1 ;; esac
 }
@@ -150,36 +151,46 @@ install() { # makes .venv and installs requirements.txt, unless that is done or 
   cp requirements.txt .venv/installed.txt
 }
 
+# Whether the run $name has ended. Of a model that is saved the evaluation comes last, unless the run diverged.
+ended() {
+  local result=$base/$name/result.json
+  [ -e "$result" ] || return 1
+  case " ${fields[*]} " in
+    *" --save-model "* | *" --save_model "*) grep -q -e '"eval_returns"' -e '"diverged_at": [0-9]' "$result" ;;
+  esac
+}
+
 launch() { # becomes the training of $name, which holds the lock on its log until it ends, however it ends
-  local number=1 aside=$base/incomplete/$name
+  local number=1 aside=$base/incomplete/$name videos=videos${base#runs}/$name
   mkdir -p "${log%/*}" || exit
   exec 9>> "$log" || exit
   if command -v flock > /dev/null; then
     flock "$1" 9 2>> "$log" || [ $? != 1 ] || exit 75 # another code: this file system has no locks
   fi
-  [ ! -e "$base/$name/result.json" ] || exit 0
+  ! ended || exit 0
   if [ -e "$base/$name" ]; then
+    [ ! -e "$videos" ] || mv "$videos" "$base/$name/videos" || exit
     while [ -e "$aside.$number" ]; do
       number=$((number + 1))
     done
     mkdir -p "${aside%/*}" || exit
     mv "$base/$name" "$aside.$number" || exit
   fi
-  echo "=== $(date '+%Y-%m-%d %H:%M:%S') $(printf '%q ' "$PYTHON" "${fields[@]:4}")" >&9 || exit
+  echo "=== $(date '+%Y-%m-%d %H:%M:%S') $(printf '%q ' "$PYTHON" "${command[@]}")" >&9 || exit
   # Not to 9: what outlives the training must not hold the lock.
-  exec "$PYTHON" "${fields[@]:4}" < /dev/null >> "$log" 2>&1
+  exec "$PYTHON" "${command[@]}" < /dev/null >> "$log" 2>&1
 }
 
 run_one() { # trains the run of the line $3 of a plan in $2, unless it is complete; $1 is an option of flock
-  local fields name log said state=complete code=0 base=$2
+  local fields command name log said state=complete code=0 base=$2
   IFS=$'\t' read -r -a fields <<< "$3"
   name=${fields[0]}
+  command=("${fields[@]:4}") # the script and its arguments
   log=$base/logs/$name.log
   said=$(launch "$1" 2>&1) || code=$?
   [ "$code" != 75 ] || exit 0 # another process is at it
-  if [ "$code" != 0 ] && [ ! -e "$base/$name/result.json" ]; then # with a result it diverged
+  if [ "$code" != 0 ] && ! ended; then # a run that diverged has ended, too
     state="failed: exit code $code"
-    rm -f "$base/$name/result.json.partial"
     said=$said$({ echo "=== exit code $code" >> "$log"; } 2>&1) || true # the disk may be full
   fi
   said=${said#"$self: line "*: }
@@ -213,7 +224,7 @@ train() { # trains the runs of $todo, $workers at once; $failed gets a line for 
 
 submit() { # one job array of the runs of $todo
   local job list said script count id watch
-  [ -n "$todo" ] || { echo "nothing to submit: every run is complete or queued"; return; }
+  [ -n "$todo" ] || { echo "nothing to submit: every run is complete or queued, or named above"; return; }
   job=klip-ppo-$(date +%Y%m%d-%H%M%S)-$$
   list=$PWD/$base/slurm/$job.list
   count=$(grep -c . <<< "$todo")
@@ -235,7 +246,7 @@ exec bash $(printf '%q ' "$self" --run -x "$base") \"\$(sed -n \$((SLURM_ARRAY_T
 main() {
   local mode=train sweep="" seeds="" tasks="" variants="" total_timesteps="" script_args="" workers="" into=""
   local task_table=$TASKS skip_collected="" slurm="" track=() sbatch_options=() asked=()
-  local word folder="" prefix base plan todo fields failed=""
+  local word folder="" prefix base plan todo fields name failed=""
   while [ $# -gt 0 ]; do
     case "$1" in --?*=*) word=$1; shift; set -- "${word%%=*}" "${word#*=}" "$@" ;; esac # --flag=value
     case "$1" in --slurm | --) ;; *) asked+=("$1") ;; esac
@@ -294,7 +305,8 @@ main() {
     [ -z "$skip_collected" ] || { install; plan=$(report train) || exit 2; }
     [ -n "$plan" ] || exit 0
     while IFS=$'\t' read -r -a fields; do
-      [ ! -e "$base/${fields[0]}/result.json" ] || continue
+      name=${fields[0]}
+      ! ended || continue
       printf '%q ' "${PYTHON:-.venv/bin/python}" "${fields[@]:4}"
       echo
     done <<< "$plan"

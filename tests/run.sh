@@ -31,7 +31,6 @@ fi
 .venv/bin/ruff format --check .
 .venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 if command -v shellcheck > /dev/null; then
-    shopt -s nullglob
     shellcheck .ci/run ./*.sh tests/*.sh
 else
     echo "tests/run.sh: shellcheck is not installed, so the shell scripts are not linted"

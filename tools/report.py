@@ -18,12 +18,12 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTED = ROOT / "plots" / "results" / "runs.csv"
-LOOP = ROOT / "betas" / "loop.py"
 SAME_TRAINING = ROOT / "plots" / "results" / "same_training.csv"  # what tools/same_bits.py found
 SAME_TRAINING_COLUMNS = ("script", "old_script_sha256", "new_script_sha256", "old_commit", "new_commit")
 SAME_TRAINING_COLUMNS += ("num_envs", "versions", "runs")
@@ -77,6 +77,7 @@ def fail(message):
     sys.exit(2)
 
 
+@cache
 def parsed(run):
     """The Args with which a run is to be trained, and the module whose training it is: the script, or for a file of
     betas/ the ppo_klip of its actions. Ends the program if the script refuses the arguments."""
@@ -89,11 +90,15 @@ def parsed(run):
     try:
         import tyro
 
-        module = importlib.import_module(run.script.removesuffix(".py").replace("/", "."))
-        loop = importlib.import_module("betas.loop") if LOOP.exists() and run.script.startswith("betas/") else None
     except ImportError as error:
         fail(f"{error}, in {sys.executable}: install requirements.txt there, or leave PYTHON unset")
-    if loop:
+    try:
+        module = importlib.import_module(run.script.removesuffix(".py").replace("/", "."))
+    except Exception as error:  # the file may be the user's, and unfinished
+        said = f"{type(error).__name__}: {error}"
+        fail(f"variant {run.variant}: {run.script} cannot be imported by {sys.executable}: {said}")
+    if run.script.startswith("betas/"):
+        loop = importlib.import_module("betas.loop")
         args, module = loop.parse(module.Args, arguments=run.arguments, prog=run.script)
     else:
         args = tyro.cli(module.Args, prog=run.script, args=run.arguments)
@@ -111,13 +116,7 @@ def asked(run):
 def version_of(run):
     """The script_sha256 that a run has if it is trained now."""
     args, module = parsed(run)
-    return module.script_sha256(args) if hasattr(module, "script_sha256") else script_sha256(args)
-
-
-def script_sha256(args):
-    """The SHA-256 that a run with these Args has in its result.json. A script in betas/ has klip's function."""
-    modules = [sys.modules[kind.__module__] for kind in type(args).__mro__]
-    return next(module.script_sha256 for module in modules if hasattr(module, "script_sha256"))(args)
+    return module.script_sha256(args)
 
 
 def differences(have, want, ignored):
@@ -220,9 +219,10 @@ def inspect(run, base, queued=(), failed=(), rows=()):
             return State("differs", "; ".join(wrong) + f": move {folder} away, or use --into NAME")
         if result["diverged_at"] is not None:
             return State("diverged", f"at step {result['diverged_at']}, log {log}", result)
-        if result["final_return"] is None:
-            return State("done", "no return, because no episode ended in the last tenth of its steps", result)
-        return State("done", result=result)
+        if not args.save_model or "eval_returns" in result:
+            no_return = "no return, because no episode ended in the last tenth of its steps"
+            return State("done", no_return if result["final_return"] is None else "", result)
+    # Without a result, or before the model that it saves was evaluated.
     lines = (log.read_text(encoding="utf-8", errors="replace").splitlines() or [""]) if log.is_file() else []
     if lines and locked(log):
         return State("running", "starting" if lines[-1].startswith("===") else lines[-1])
