@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import report
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tqdm import tqdm
@@ -37,9 +38,6 @@ TAGS = {
     **{f"partition/{name}": name for name in ("in", "kill", "pass")},
     **{f"beta/{name}": f"beta_{name}" for name in ("p01", "p10", "p50", "p90", "p99")},
 }
-# Where a run is kept, or what has a column of its own; runs that differ in any other argument are not averaged.
-NOT_SETTINGS = {"seed", "env_id", "run_name", "capture_video", "save_model"}
-NOT_SETTINGS |= {"track", "wandb_project_name", "wandb_entity"}
 EVENTS = "events.out.tfevents."  # how the names of TensorBoard's files begin
 
 
@@ -51,14 +49,14 @@ class DataError(Exception):
     """What cannot be done with a data set, and why."""
 
 
-UNREADABLE = "{} cannot be read: {}. Restore it, or move the data set away and collect again"
+UNREADABLE = "{} cannot be read: {}. Restore it, or {}"
 
 
 def write(path, data):
     """Writes bytes to a file, all or nothing."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")  # two sweeps may draw into one folder
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
 
 
 def from_folders(runs_dir):
@@ -106,8 +104,13 @@ def from_wandb(entity, project):
     import wandb
 
     for run in wandb.Api().runs(f"{entity}/{project}" if entity else project):
-        # What is typed there becomes a file's name here.
-        yield re.sub(r"[^\w.=-]", "_", f"{run.name}__{run.id}"), partial(read_wandb, run)
+        yield path_of(f"{run.name}__{run.id}"), partial(read_wandb, run)
+
+
+def path_of(name):
+    """What is typed as a run's name in W&B as the path of a file within the folder of the data set."""
+    parts = [re.sub(r"[^\w.=-]", "_", part) for part in name.split("/")]
+    return "/".join(part for part in parts if part not in ("", ".", ".."))
 
 
 def read_wandb(run):
@@ -145,7 +148,7 @@ def run_row(name, result):
         "params_sha256": result["params_sha256"],
         "script_sha256": result.get("script_sha256", ""),
         "versions": " ".join(f"{package}={number}" for package, number in sorted(result["versions"].items())),
-        "args": json.dumps({name: value for name, value in args.items() if name not in NOT_SETTINGS}),
+        "args": json.dumps({name: value for name, value in args.items() if name not in report.NOT_COMPARED}),
     }
     return {name: str(row[name]) for name in RUN_COLUMNS}
 
@@ -182,20 +185,27 @@ def load_runs(results):
     try:
         return pd.read_csv(results / "runs.csv", dtype=str, keep_default_na=False)[RUN_COLUMNS]
     except (ValueError, KeyError) as error:  # a column that another version of this program did not write
-        raise DataError(UNREADABLE.format(results / "runs.csv", error)) from error
+        remedy = "move the data set away and collect again"
+        raise DataError(UNREADABLE.format(results / "runs.csv", error, remedy)) from error
 
 
 def load(results):
-    """The runs, as text, and the curves of all, in one table with the run, its env_id, variant and seed in each row."""
+    """The runs, as text, and the curves of all, in one table with the run, its env_id, variant and seed in each row. A
+    run whose curve cannot be read is left out, with a line on standard error."""
     runs = load_runs(results)
     dtypes = {"global_step": int, **dict.fromkeys(TAGS.values(), np.float32)}
-    tables = []
+    tables, damaged = [], []
     for name in runs["run"]:
         path = curve_path(results, name)
         try:
             tables.append(pd.read_csv(path, dtype=dtypes)[list(dtypes)])
         except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
-            raise DataError(UNREADABLE.format(path, error)) from error
+            damaged.append(name)
+            remedy = f"take the run out with --drop '{name}': if its folder is there, it is collected anew"
+            print(f"left out: {UNREADABLE.format(path, error, remedy)}", file=sys.stderr)
+    if not tables:
+        raise DataError(f"{results}: no run whose curve can be read")
+    runs = runs[~runs["run"].isin(damaged)]
     lengths = [len(table) for table in tables]
     curves = pd.concat(tables, ignore_index=True)
     curves.insert(0, "run", pd.Categorical(runs["run"]).repeat(lengths))

@@ -7,6 +7,7 @@ column, named as on the command line (`--clip-coef`).
 
 import importlib
 import json
+import sys
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -68,16 +69,19 @@ def ordered(values, known):
 @cache
 def script(variant, discrete):
     """The default Args of a variant's script as it stands here, and the module of its training loop; None if there is
-    no such script."""
+    no such script, or, with a line on standard error, if it cannot be imported."""
     family = "cartpole" if discrete else "continuous"
     name = f"ppo_{'kl_scalar' if variant in ('kl_fixed', 'kl_adaptive') else variant}_{family}"
     if (HERE.parent / f"{name}.py").exists():
         module = importlib.import_module(name)
         return module.Args(), module
     if (HERE.parent / "betas" / f"{variant}.py").exists():
-        module = importlib.import_module(f"betas.{variant}")
-        task = importlib.import_module(f"ppo_klip_{family}").Args().env_id
-        return importlib.import_module("betas.loop").parse(module.Args, ["--env-id", task])
+        try:
+            module = importlib.import_module(f"betas.{variant}")
+            task = importlib.import_module(f"ppo_klip_{family}").Args().env_id
+            return importlib.import_module("betas.loop").parse(module.Args, ["--env-id", task])
+        except Exception as error:  # the file may be the user's, and unfinished
+            print(f"betas/{variant}.py cannot be imported: {type(error).__name__}: {error}", file=sys.stderr)
     return None
 
 
@@ -248,7 +252,7 @@ def comparison(rows):
             if len(same) < len(of_variant):
                 kept = same if len(same) else setting
                 notes.append(left_out_line(f"{task}, {variant}", of_variant.drop(same.index), kept))
-    return pd.concat(chosen), every_run, notes
+    return (pd.concat(chosen) if chosen else every_run.iloc[:0]), every_run, notes
 
 
 def main_runs(runs):
@@ -325,8 +329,7 @@ def knob_points(runs, every_run):
     """The runs in which one argument alone differs from those that are compared, and of these the ones with the same
     seeds; beside the columns of runs
 
-    knob: the argument; value: its value as an ordered categorical of text; swept: whether this is not the value
-    compared.
+    knob: the argument; value: its value as an ordered categorical of text.
     """
     points = []
     for place, chosen in runs.groupby(["env_id", "variant"], observed=True):
@@ -337,10 +340,9 @@ def knob_points(runs, every_run):
         for knob in differs.columns[differs[alone].any()].drop("--total-timesteps", errors="ignore"):
             swept = alike[alone & differs[knob]]
             default = chosen[chosen["seed"].isin(swept["seed"])]
-            for part, is_swept in ((swept, True), (default, False)):
-                points.append(part.assign(knob=knob, value=part[knob], swept=is_swept))
+            points += [part.assign(knob=knob, value=part[knob]) for part in (swept, default)]
     if not points:
-        return every_run.iloc[:0].assign(knob="", value="", swept=False)
+        return every_run.iloc[:0].assign(knob="", value="")
     points = pd.concat(points).drop_duplicates(["knob", "env_id", "variant", "value", "seed"], keep="last")
     words = [isinstance(value, (str, bool)) for value in points["value"]]
     numbers = points["value"][~np.array(words)]

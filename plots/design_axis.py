@@ -18,7 +18,7 @@ import tyro
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from theory import gradient
+from theory import gradient, implied_beta
 
 import ppo_clip_continuous
 
@@ -55,16 +55,19 @@ def names():
     return [name for name in FORMULAS if name == "clip" or (HERE.parent / "betas" / f"{name}.py").exists()]
 
 
+def surrogate_of(name):
+    """The surrogate of the clip, or of a file of betas/."""
+    return (ppo_clip_continuous if name == "clip" else importlib.import_module(f"betas.{name}")).surrogate
+
+
 def factor(name, ratio, advantages):
     """g / Â, where g is a surrogate's derivative in log π_new; arrays of one shape, log π_old is 0, no Â is 0."""
-    surrogate = (ppo_clip_continuous if name == "clip" else importlib.import_module(f"betas.{name}")).surrogate
-    return gradient(surrogate, ratio, advantages) / advantages
+    return gradient(surrogate_of(name), ratio, advantages) / advantages
 
 
 def draw_plane(ax, name):
     ratio, advantages = np.meshgrid(RATIOS, np.linspace(-2, 2, 200))  # an even number, so that no Â is 0
-    beta = (factor(name, ratio, advantages) - ratio) * advantages
-    beta[np.abs(beta) < 1e-9] = 0.0  # the difference of two floats
+    beta = implied_beta(surrogate_of(name), ratio, advantages)
     image = ax.pcolormesh(ratio, advantages, beta, cmap="PiYG", vmin=-LARGEST, vmax=LARGEST, rasterized=True)
     ax.axhline(0, color="0.35", linewidth=0.6)
     ax.set(xlim=(0, RATIOS[-1]), xticks=[0, 1, 2, 3], yticks=[-2, 0, 2])
@@ -110,10 +113,10 @@ def draw_key(upper, lower, image):
     lower.legend(handles=handles, loc="center left", bbox_to_anchor=(-0.06, 0.5), handlelength=2.2)
 
 
-def design_axis(shown=None, columns=5):
+def design_axis(shown=None):
     """Two panels a method (of names() if none is given), and a key in the last place."""
     shown = shown or names()
-    columns = min(columns, len(shown) + 1)
+    columns = min(5, len(shown) + 1)
     bands = -(-(len(shown) + 1) // columns)
     figure = Figure((2.2 * columns, 3.9 * bands), layout="constrained")
     axes = figure.subplots(2 * bands, columns, squeeze=False, height_ratios=[1.15, 1] * bands)

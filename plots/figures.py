@@ -26,14 +26,14 @@ LABEL = {
 }
 
 
-def steps_axis(ax, label=True, ticks=3):
+def steps_axis(ax, label=True):
     """Makes the x axis one of steps; says so if nothing was drawn."""
     if not np.isfinite(ax.dataLim.x1):  # every value to be drawn was NaN
         ax.text(0.5, 0.5, "no episode ended", transform=ax.transAxes, ha="center", color="0.4")
         ax.set(xticks=[], yticks=[])
         return
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    ax.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     ax.set_xlim(left=0)
     ax.set_xlabel("steps" if label else "")
 

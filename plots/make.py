@@ -89,7 +89,8 @@ def update(args, results):
             fail(f"--wandb-project-name {project}: {error} Log in with `wandb login`, or check the two names")
     if not args.runs_dir.is_dir():
         fail(f"--runs-dir {args.runs_dir} is no folder: train first (./benchmark.sh quick), or name your runs' folder")
-    alone = results.resolve().is_relative_to(args.runs_dir.resolve())
+    is_published = results.parent.resolve() == HERE
+    alone = not is_published and results.resolve().is_relative_to(args.runs_dir.resolve())
     return collect.collect(collect.from_folders(args.runs_dir), results, args.drop, alone)
 
 

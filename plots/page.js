@@ -321,16 +321,25 @@ function checked() {
   return [...document.querySelectorAll("#methods input:checked")].map((box) => box.value);
 }
 
-/** Methods whose boxes are not checked: what the user has unchecked; at first, of many methods all but the main ones. */
-function uncheckedMethods(lines) {
-  const boxes = [...document.querySelectorAll("#methods input")];
-  if (boxes.length) return boxes.filter((box) => !box.checked && !box.disabled).map((box) => box.value);
+/** Methods whose boxes are not checked, on every task; null before the first choice. */
+let unchecked = null;
+
+/** Of many methods all but the main ones are unchecked at first. */
+function startUnchecked(lines) {
   const methods = unique(lines.map((line) => line.method));
-  return methods.length > 6 ? methods.filter((method) => !data.main.includes(method)) : [];
+  return new Set(methods.length > 6 ? methods.filter((method) => !data.main.includes(method)) : []);
+}
+
+/** Keeps what boxes that can be checked say: a method without a run on this task keeps its choice. */
+function keepUnchecked() {
+  for (const box of document.querySelectorAll("#methods input:not(:disabled)")) {
+    if (box.checked) unchecked.delete(box.value);
+    else unchecked.add(box.value);
+  }
 }
 
 function fillMethods(lines) {
-  const unchecked = uncheckedMethods(lines);
+  unchecked ??= startUnchecked(lines);
   const forms = lines.filter((line) => line.runs.length > 1).map((line) => line.name.split(" = ")).flat();
   // klip and phi have no line of their own where all of theirs are clip's.
   const methods = data.methods.filter((method) => lines.some((line) => line.method === method) || !forms.includes(method));
@@ -341,7 +350,7 @@ function fillMethods(lines) {
     box.type = "checkbox";
     box.value = method;
     box.disabled = !lines.some((line) => line.method === method);
-    box.checked = !box.disabled && !unchecked.includes(method);
+    box.checked = !box.disabled && !unchecked.has(method);
     mark.textContent = "━";
     mark.style.color = methodColor(method);
     label.append(box, mark, countText(lines, method));
@@ -515,6 +524,11 @@ function chooseRun() {
 
 function check(value) {
   document.querySelectorAll("#methods input:not(:disabled)").forEach((box) => (box.checked = value));
+  chooseMethods();
+}
+
+function chooseMethods() {
+  keepUnchecked();
   showRuns();
 }
 
@@ -525,7 +539,7 @@ function startRuns() {
   element("folder").addEventListener("change", chooseFolder);
   element("seed").addEventListener("change", showRuns);
   element("quantity").addEventListener("change", showRuns);
-  element("methods").addEventListener("change", showRuns);
+  element("methods").addEventListener("change", chooseMethods);
   element("run-choice").addEventListener("change", chooseRun);
   element("all").addEventListener("click", () => check(true));
   element("no-method").addEventListener("click", () => check(false));
@@ -560,7 +574,6 @@ function drawReturns() {
     const own = lines.filter((line) => line.method === method);
     const finished = own.filter((line) => line.final_return !== null);
     const returns = finished.map((line) => line.final_return);
-    const mean = returns.reduce((sum, value) => sum + value, 0) / returns.length;
     traces.push({
       type: "scatter",
       mode: "markers",
@@ -570,13 +583,15 @@ function drawReturns() {
       hovertemplate: "%{text}: %{x:,.1f}<extra></extra>",
       marker: { color: methodColor(method), size: 9, opacity: 0.75 },
     });
-    if (returns.length > 1) {
+    const means = data.means.filter((mean) =>
+      mean.task === task && mean.folder === folder && mean.method === method && mean.returns > 1);
+    for (const mean of means) {
       traces.push({
         type: "scatter",
         mode: "markers",
-        x: [mean],
+        x: [mean.final_return],
         y: [row],
-        hovertemplate: `${names[row]}, mean of ${returns.length}: %{x:,.1f}<extra></extra>`,
+        hovertemplate: `${names[row]}, mean of ${mean.returns}: %{x:,.1f}<extra></extra>`,
         marker: { symbol: "diamond", color: color("ink"), size: 10 },
       });
     }

@@ -13,9 +13,8 @@ import re
 import shlex
 import sys
 from dataclasses import asdict
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import collect
 import compare
@@ -27,8 +26,8 @@ import plotly.colors
 import plotly.offline
 import report
 import tables
+import theory
 import torch
-from theory import gradient
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -39,8 +38,6 @@ import ppo_kl_scalar_continuous
 import ppo_klip_continuous
 import ppo_phi_continuous
 
-VARIANTS = report.names("VARIANTS")
-TASKS = report.names("TASKS")
 EPSILONS = np.round(np.arange(0.05, 0.501, 0.05), 2)
 # Centres of cells, so that no edge 1 ± ε and no zero is in the middle of one.
 PLANE_RATIOS = np.arange(136) * 0.025 + 0.0125
@@ -97,8 +94,7 @@ def in_order(names, order):
 
 def partition(ratio, advantages, clip_coef):
     """0 where a sample is in I_in, 1 in I_kill, 2 in I_pass: I_kill is where klip's surrogate has a β_t."""
-    beta = gradient(klip, ratio, advantages, clip_coef) - ratio * advantages
-    killed = np.abs(beta) > 1e-9  # the difference of two floats
+    killed = theory.implied_beta(ppo_klip_continuous.surrogate, ratio, advantages, clip_coef) != 0
     outside = (np.abs(ratio - 1) > clip_coef) & (advantages != 0)
     return np.where(killed, 1, np.where(outside, 2, 0))
 
@@ -154,24 +150,12 @@ def recorded_update(path):
 # --- The coefficient
 
 
-def klip(new_logprob, old_logprob, advantages, clip_coef):
-    return ppo_klip_continuous.surrogate(new_logprob, old_logprob, advantages, clip_coef)
-
-
-def kl_scalar(new_logprob, old_logprob, advantages, clip_coef, estimator):
-    """kl_scalar's surrogate at its default β, with an estimator of the KL that is a function of w alone."""
-    batch = SimpleNamespace(logprobs=old_logprob)  # what the sampled estimators read of a Batch
-    kl = ppo_kl_scalar_continuous.kl_estimate(estimator, None, new_logprob, batch)
-    beta = ppo_kl_scalar_continuous.Args().beta
-    return ppo_kl_scalar_continuous.surrogate(new_logprob, old_logprob, advantages, beta, kl)
-
-
 def surrogates(folder=ROOT / "betas"):
     """{name: (surrogate, text)} of the scripts and of every file in betas/, and a line for each file that fails."""
     scripts = {"clip": ppo_clip_continuous, "klip": ppo_klip_continuous, "phi": ppo_phi_continuous}
     found = {name: (script.surrogate, script.__doc__) for name, script in scripts.items()}
     for estimator in ("sample", "k3"):
-        surrogate = partial(kl_scalar, estimator=estimator)
+        surrogate = partial(theory.scalar, estimator=estimator)
         found[f"kl_scalar --kl-penalty {estimator}"] = (surrogate, ppo_kl_scalar_continuous.__doc__)
     failures = []
     for path in sorted(folder.glob("*.py")):
@@ -198,10 +182,9 @@ def coefficient(surrogate):
     for epsilon in EPSILONS:
         clip_coef = torch.tensor(epsilon, dtype=torch.float64)
         at_epsilon = with_epsilon(surrogate, epsilon)
-        beta = gradient(at_epsilon, ratio, advantages, clip_coef) - ratio * advantages
-        beta[np.abs(beta) < 1e-9] = 0.0  # the difference of two floats
+        beta = theory.implied_beta(at_epsilon, ratio, advantages, clip_coef)
         signs = np.repeat([1.0, -1.0], len(LINE_RATIOS))
-        factor = gradient(at_epsilon, np.tile(LINE_RATIOS, 2), signs, clip_coef) / signs
+        factor = theory.gradient(at_epsilon, np.tile(LINE_RATIOS, 2), signs, clip_coef) / signs
         planes.append(pack(beta))
         lines.append(pack(factor))
     return planes, lines
@@ -243,33 +226,16 @@ def coefficients(found, failures):
 # --- Runs
 
 
-@cache
-def script_and_defaults(exp_name, variant):
-    """The script that trains a variant and its default arguments, or None if there is no such script here."""
-    family = exp_name.rpartition("_")[2]
-    if family in ("continuous", "cartpole"):
-        form = "kl_scalar" if variant.startswith("kl_") else variant
-        script = f"ppo_{form}_{family}.py"
-    else:
-        script = f"betas/{variant}.py"
-    if not (ROOT / script).is_file():
-        return None
-    try:
-        module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
-        return script, asdict(module.Args())
-    except Exception as error:  # the file may be the user's, and unfinished
-        print(f"no command for runs of {script}: {type(error).__name__}: {error}", file=sys.stderr)
-        return None
-
-
 def command(row):
     """The command that trains a run again, or an empty text if its script is not here."""
     arguments = json.loads(row["args"])
-    found = script_and_defaults(arguments["exp_name"], row["variant"])
+    found = compare.script(row["variant"], compare.has_discrete_actions(row["env_id"], [arguments["exp_name"]]))
     if found is None:
         return ""
-    script, defaults = found
-    words = ["python", script, "--env-id", row["env_id"], "--seed", row["seed"]]
+    args, _ = found
+    defaults = asdict(args)
+    path = Path(sys.modules[type(args).__module__].__file__).relative_to(ROOT)
+    words = ["python", str(path), "--env-id", row["env_id"], "--seed", row["seed"]]
     for name, value in arguments.items():
         if name not in defaults or defaults[name] == value:
             continue
@@ -311,7 +277,8 @@ def setting(row):
 def same_runs(rows):
     """The rows of runs, in order of their variants, in lists of those that are one line: clip, klip and phi, if they
     ended with the same parameters on one task from one seed."""
-    rank = {variant: number for number, variant in enumerate(in_order([row["variant"] for row in rows], VARIANTS))}
+    variants = in_order([row["variant"] for row in rows], compare.MAIN)
+    rank = {variant: number for number, variant in enumerate(variants)}
     together = {}
     for row in sorted(rows, key=lambda row: rank[row["variant"]]):
         is_form = row["variant"] in report.FORMS and row["params_sha256"]
@@ -360,7 +327,9 @@ def drawn(table):
 
 
 def learning_curves(runs, curves):
-    """The lines of all runs, and of each method with several seeds the mean over them."""
+    """The lines of all runs, and of each method with several seeds of one version and setting the mean over them."""
+    num_envs = [json.loads(text)["num_envs"] for text in runs["args"]]
+    runs = runs.assign(version=compare.versions(runs["script_sha256"], num_envs))
     of_run = dict(list(curves.groupby("run", observed=True)))
     lines = []
     alike = {}
@@ -368,28 +337,37 @@ def learning_curves(runs, curves):
         first = rows[0]
         table = curve_table(of_run[first["run"]], first) if first["run"] in of_run else pd.DataFrame(columns=QUANTITIES)
         lines.append(line_of(rows, table))
-        alike.setdefault((first["env_id"], folder(first), first["variant"], setting(first)), []).append(table)
+        key = (first["env_id"], folder(first), first["variant"], first["version"], setting(first))
+        alike.setdefault(key, []).append((table, finite(first["final_return"])))
     means = []
-    for (task, of_folder, method, _), seeds in alike.items():
-        if len(seeds) > 1:
-            mean = pd.concat(seeds).groupby(level=0).mean()
-            means.append({"task": task, "folder": of_folder, "method": method, "seeds": len(seeds), **drawn(mean)})
+    for (task, of_folder, method, *_), seeds in alike.items():
+        if len(seeds) < 2:
+            continue
+        tables_of_seeds, returns = zip(*seeds, strict=True)
+        returns = [value for value in returns if value is not None]
+        mean = {
+            "task": task,
+            "folder": of_folder,
+            "method": method,
+            "seeds": len(seeds),
+            "returns": len(returns),
+            "final_return": np.mean(returns) if returns else None,
+        }
+        means.append(mean | drawn(pd.concat(tables_of_seeds).groupby(level=0).mean()))
     return lines, means
 
 
 def paper():
     """The paper's curves and final returns, by task and variant."""
-    table = pd.read_csv(HERE / "paper_table.csv", comment="#", index_col="task")
-    published = pd.read_csv(HERE / "paper_curves.csv", comment="#")
     found = {}
-    for (task, variant), curve in published.groupby(["task", "variant"]):
+    for (task, variant), curve in compare.PAPER_CURVES.groupby(["task", "variant"]):
         found.setdefault(task, {})[variant] = {
             "x": curve["global_step"].to_numpy(),
             "episodic_return": pack(curve["episodic_return"]),
         }
-    for task, row in table.iterrows():
-        for variant in VARIANTS:
-            if f"{variant}_mean" not in table:
+    for task, row in compare.PAPER.iterrows():
+        for variant in compare.MAIN:
+            if f"{variant}_mean" not in row:
                 continue
             entry = found.setdefault(task, {}).setdefault(variant, {})
             entry |= {"mean": row[f"{variant}_mean"], "std": row[f"{variant}_std"], "steps": row["steps"]}
@@ -452,10 +430,10 @@ def page(runs, curves):
         "update": recorded_update(HERE / "updates.npz"),
         "coefficients": coefficients(*surrogates()),
         "quantities": QUANTITIES,
-        "tasks": in_order([*TASKS, *runs["env_id"]], TASKS),
-        "methods": in_order([*VARIANTS, *runs["variant"]], VARIANTS),
-        "main": VARIANTS,
-        "looks": looks([*VARIANTS, *runs["variant"], "none", "spo", "rollback"]),
+        "tasks": in_order([*compare.TASKS, *runs["env_id"]], compare.TASKS),
+        "methods": in_order([*compare.MAIN, *runs["variant"]], compare.MAIN),
+        "main": compare.MAIN,
+        "looks": looks([*compare.MAIN, *runs["variant"], "none", "spo", "rollback"]),
         "colors": plotly.colors.diverging.PiYG,
         "lines": lines,
         "means": means,
@@ -467,9 +445,10 @@ def page(runs, curves):
         "library": plotly.offline.get_plotlyjs(),
         # A "</script>" in a text, such as a run's name, would end the element.
         "data": json.dumps(data, default=as_json, separators=(",", ":"), allow_nan=False).replace("</", "<\\/"),
-        "script": (HERE / "page.js").read_text(),
+        "script": (HERE / "page.js").read_text(encoding="utf-8"),
     }
-    return re.sub("@(library|data|script)@", lambda match: parts[match[1]], (HERE / "page.html").read_text())
+    text = (HERE / "page.html").read_text(encoding="utf-8")
+    return re.sub("@(library|data|script)@", lambda match: parts[match[1]], text)
 
 
 def write(runs, curves, path):

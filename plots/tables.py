@@ -569,12 +569,12 @@ def coefficient_numbers(found):
 
 
 def mean_numbers(runs):
-    """Each variant's mean final return on each task, named as mean_Ant_v4_kl_fixed."""
+    """Each variant's mean final return on each task, named as mean_Ant_v4_kl_fixed; empty where there is none."""
+    places = [(task, variant) for task in compare.TASKS for variant in compare.MAIN]
     means = runs.groupby(["env_id", "variant"], observed=True)["final_return"].mean().dropna()
-    return {
-        f"mean_{task}_{compare.first_name(variant)}".replace("-", "_"): number(mean)
-        for (task, variant), mean in means.items()
-    }
+    found = {(task, compare.first_name(variant)): number(mean) for (task, variant), mean in means.items()}
+    texts = dict.fromkeys(places, "") | found
+    return {f"mean_{task}_{variant}".replace("-", "_"): text for (task, variant), text in texts.items()}
 
 
 def aggregates_of(runs):
@@ -634,9 +634,10 @@ def sections(runs, every_run, curves):
         "core_hours": number(core_hours(every_run), 1),
         "versions": "; ".join(sorted(set(every_run["versions"]))),
     }
-    for variant, aggregate in overall.items():
-        if aggregate.improvement:
-            found[f"improvement_{variant}"] = estimate(aggregate.improvement)
+    improvements = {variant: aggregate.improvement for variant, aggregate in overall.items()}
+    for variant in compare.MAIN:
+        improvement = improvements.get(variant)
+        found[f"improvement_{variant}"] = estimate(improvement) if improvement else ""
     numbers = kl_numbers(main, curves) | coefficient_numbers(betas_overall) | mean_numbers(main)
     return found | numbers | contest_sections(every_run, curves)
 

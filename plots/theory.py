@@ -19,10 +19,10 @@ RATIOS = np.linspace(0.4, 1.8, 1400)  # misses the kinks
 ROUNDING = 1e-9  # the difference of two floats that stands for 0
 
 
-def scalar(new_logprob, old_logprob, advantages, _):
-    """kl_scalar's surrogate at its default β, with k3, the estimator of the KL that is a function of w alone."""
-    batch = SimpleNamespace(logprobs=old_logprob)
-    kl = ppo_kl_scalar_continuous.kl_estimate("k3", None, new_logprob, batch)
+def scalar(new_logprob, old_logprob, advantages, _, estimator="k3"):
+    """kl_scalar's surrogate at its default β, with an estimator of the KL that is a function of w alone."""
+    batch = SimpleNamespace(logprobs=old_logprob)  # what these estimators read of a Batch
+    kl = ppo_kl_scalar_continuous.kl_estimate(estimator, None, new_logprob, batch)
     return ppo_kl_scalar_continuous.surrogate(new_logprob, old_logprob, advantages, BETA, kl)
 
 
@@ -50,9 +50,10 @@ def gradient(surrogate, ratio, advantages, clip_coef=CLIP_COEF):
     return objective_and_gradient(surrogate, ratio, advantages, clip_coef)[1]
 
 
-def implied_beta(surrogate, ratio, advantages):
+def implied_beta(surrogate, ratio, advantages, clip_coef=CLIP_COEF):
     """β_t: what a surrogate's derivative in log π_new has beyond that of w Â; arrays of one shape."""
-    return gradient(surrogate, ratio, advantages) - ratio * advantages
+    beta = gradient(surrogate, ratio, advantages, clip_coef) - ratio * advantages
+    return np.where(np.abs(beta) < ROUNDING, 0.0, beta)
 
 
 def draw_surrogates(ax, which, advantage):
@@ -70,8 +71,8 @@ def draw_surrogates(ax, which, advantage):
 def draw_plane(ax):
     """Draws β_t from klip's surrogate over the (w, Â) plane, and the three sets."""
     ratio, advantage = np.meshgrid(RATIOS[::2], np.linspace(-2, 2, 400))
-    beta = implied_beta(SURROGATES["klip"], ratio.ravel(), advantage.ravel()).reshape(ratio.shape)
-    killed = np.abs(beta) > ROUNDING
+    beta = implied_beta(SURROGATES["klip"], ratio, advantage)
+    killed = beta != 0
     beta = np.where(killed, beta, np.nan)
     ax.pcolormesh(ratio, advantage, beta, cmap="PiYG", vmin=-3.6, vmax=3.6, rasterized=True)
     for at, levels in ((1.35, (-2, -1)), (0.68, (0.5, 1))):

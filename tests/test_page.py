@@ -9,10 +9,12 @@ import numpy as np
 import page
 import pandas as pd
 import pytest
+import report
 from helpers import ROOT
 from playwright.sync_api import expect, sync_playwright
 
 import ppo_kl_scalar_continuous
+from betas import loop, spo
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -25,7 +27,7 @@ SHOWN = ("clip", "klip", "phi", "kl_fixed")
 def run_row(task, variant, seed, **changes):
     """A row as collect.load_runs returns it."""
     defaults = ppo_kl_scalar_continuous.Args(exp_name=f"ppo_{variant}_continuous", env_id=task, total_timesteps=40_960)
-    arguments = {name: value for name, value in asdict(defaults).items() if name not in collect.NOT_SETTINGS}
+    arguments = {name: value for name, value in asdict(defaults).items() if name not in report.NOT_COMPARED}
     row = {
         "run": f"{task}__{variant}__{seed}",
         "env_id": task,
@@ -202,6 +204,9 @@ def test_runs_are_chosen(published, visit):
     tab.locator("#methods input[value=clip]").focus()
     tab.keyboard.press("Space")
     assert not any("clip" in name for name in names_drawn(tab))
+    tab.locator("#task").select_option("Walker2d-v4")  # has no run of clip
+    tab.locator("#task").select_option("Hopper-v4")
+    assert not any("clip" in name for name in names_drawn(tab))
     tab.locator("#all").click()
     tab.locator("#seed").select_option("1")
     assert "kl_fixed, seed 0" not in names_drawn(tab)
@@ -290,6 +295,29 @@ def test_one_run_is_enough(tmp_path, visit):
     assert tab.locator("#task").input_value() == "CartPole-v1"
     assert names_drawn(tab)[0] == "clip, seed 0"
     assert not tab.locator("#folder-label").is_visible()
+
+
+def test_runs_of_two_versions_have_no_common_mean():
+    rows = [
+        run_row("Hopper-v4", "clip", seed, script_sha256=version, final_return=f"{10 * seed}")
+        for seed, version in enumerate(["new", "new", "old", "old", "old"])
+    ]
+    rows[-1]["final_return"] = ""
+    runs = pd.DataFrame(rows)
+    lines, means = page.learning_curves(runs, some_curves(runs))
+    assert len(lines) == 5
+    found = {(mean["seeds"], mean["returns"], mean["final_return"]) for mean in means}
+    assert found == {(2, 2, 5.0), (3, 2, 25.0)}
+
+
+def test_the_command_that_trains_a_file_of_betas_again_has_what_its_actions_defaults_lack():
+    """The defaults of discrete actions are others: they have fewer steps, and do not compile."""
+    arguments = ["--env-id", "CartPole-v1", "--total-timesteps", "1000000", "--compile", "--eps", "0.5"]
+    args, _ = loop.parse(spo.Args, arguments)
+    row = run_row("CartPole-v1", "spo", 0, args=json.dumps(asdict(args)))
+    command = page.command(row).split()
+    assert command[:2] == ["python", "betas/spo.py"]
+    assert asdict(loop.parse(spo.Args, command[2:])[0]) == asdict(args)
 
 
 def test_a_users_file_is_among_the_methods(tmp_path, monkeypatch):

@@ -283,15 +283,56 @@ def test_a_data_set_inside_the_folder_of_the_runs_holds_those_alone(copied, made
     assert names(copied / "plots" / "results") == names(made.out / "results") - {"phi"}
 
 
-@pytest.mark.parametrize("damaged", ["runs.csv", "curves/phi.csv.gz"])
-def test_a_data_set_that_cannot_be_read_is_one_line(made, tmp_path, capsys, damaged):
-    path = Path(shutil.copytree(made.out / "results", tmp_path / "results")) / damaged
+def test_a_data_set_that_cannot_be_read_is_one_line(made, tmp_path, capsys):
+    path = Path(shutil.copytree(made.out / "results", tmp_path / "results")) / "runs.csv"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(SystemExit) as error:
         make.main(make.Args(redraw=True, out=tmp_path))
     assert error.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {path} cannot be read")
+
+
+def test_a_curve_that_cannot_be_read_costs_one_run(made, tmp_path, capsys):
+    results = Path(shutil.copytree(made.out / "results", tmp_path / "results"))
+    path = results / "curves" / "phi.csv.gz"
+    path.write_bytes(path.read_bytes()[:100])
+    runs, curves = collect.load(results)
+    others = set(collect.load_runs(results)["run"]) - {"phi"}
+    assert set(runs["run"]) == set(curves["run"]) == others
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"left out: {path} cannot be read") and "--drop 'phi'" in line
+    shutil.rmtree(results / "curves")
+    with pytest.raises(collect.DataError, match="no run whose curve can be read"):
+        collect.load(results)
+
+
+def test_the_published_data_set_outlives_its_runs_wherever_one_collects_from(made, copied, tmp_path, monkeypatch):
+    """Even from the folder above it, which for another data set would be that of its runs."""
+    monkeypatch.setattr(make, "HERE", tmp_path / "plots")
+    results = Path(shutil.copytree(made.out / "results", tmp_path / "plots" / "results"))
+    before = set(collect.load_runs(results)["run"])
+    make.update(make.Args(runs_dir=copied.parent, out=tmp_path / "plots"), results)
+    assert set(collect.load_runs(results)["run"]) > before
+
+
+def test_runs_that_stand_apart_are_all_there_may_be(made):
+    rows, _ = collect.load(made.out / "results")
+    apart = rows.assign(run="stage2/" + rows["run"])
+    runs, every_run, _ = compare.comparison(apart)
+    assert runs.empty and len(every_run) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("stage2/Hopper-v4__soft__20__1a", "stage2/Hopper-v4__soft__20__1a"),
+        ("knobs/beta=3/x__1a", "knobs/beta=3/x__1a"),
+        ("/../a b?/./x__1a", "a_b_/x__1a"),
+    ],
+)
+def test_a_name_in_wandb_is_a_path_in_the_data_set(name, path):
+    assert collect.path_of(name) == path
 
 
 def test_other_arguments_are_not_averaged(made, data):
@@ -302,7 +343,6 @@ def test_other_arguments_are_not_averaged(made, data):
     returns = every_run.set_index("run")["final_return"]  # of the default only the seed that the knob's run has
     expected = {"0.1": returns["knob/clip"], "0.2": returns["ppo_clip_cartpole__0"]}
     assert points.set_index("value")["final_return"].to_dict() == expected
-    assert points.set_index("value")["swept"].to_dict() == {"0.1": True, "0.2": False}
     head, row = table(made.out / "tables.md", "knobs")
     assert head == ["task", "variant", "`--clip-coef 0.1`", "`--clip-coef 0.2`"]
     assert row == ["CartPole-v1", "clip", *(f"{value:,.0f} (1)" for value in expected.values())]
