@@ -5,7 +5,8 @@
 
 prints a row of plots/peer.csv: task, β (empty for the clip), seed, final return (as in result.json), steps per second.
 With --beta the clip gives way to a closed-form KL penalty with that coefficient, as in ppo_kl_scalar_continuous.py.
-What stays SB3's own: random streams, running statistics, float32, and a learning rate that anneals by one rollout more.
+What stays SB3's own: random streams, running statistics, float32, a learning rate that anneals by one rollout more, and
+with the clip the value loss, which is that of the clipped value alone, not the larger of both.
 """
 
 import copy
@@ -32,7 +33,7 @@ class Args:
 
 
 class ProtocolPPO(PPO):
-    """PPO with advantages normalised over the rollout and a clipped value loss, as in our scripts."""
+    """PPO with advantages normalised over the rollout and, with β, the value loss of our scripts."""
 
     beta = None
 

@@ -124,6 +124,8 @@ def main(args):
         ppo_clip_continuous.fail(f"--iteration {args.iteration}: a run has {iterations}; choose one of them")
     if not out.parent.is_dir():
         ppo_clip_continuous.fail(f"--out {args.out}: there is no folder {out.parent}; make it, or choose another")
+    if out.suffix != ".npz":
+        ppo_clip_continuous.fail(f"--out {args.out}: name a file that ends in .npz")
     start, minibatches = start_and_minibatches(train_args, args.iteration)
     log_ratios = {
         "clip": clip_update(ppo_clip_continuous.surrogate, start, minibatches),

@@ -216,15 +216,20 @@ class Side:
 
     def train(self, case, folder):
         """Train a case in a new folder; returns its result.json, or what it said when it failed."""
+        if self.process.poll() is not None:
+            return "its process has ended"
         folder.mkdir(parents=True)
         script = str(self.checkout / case.unit.script)
         plan = [str(folder), script, *case.arguments, "--run-name", "run"]
         print(json.dumps(plan), file=self.process.stdin, flush=True)
         code = self.process.stdout.readline().strip()
         if code == "0":
-            return json.loads((folder / "runs" / "run" / "result.json").read_text())
-        said = (folder / "stderr").read_text().splitlines() if code else []
-        return said[-1] if said else "its process ended"
+            return json.loads((folder / "runs" / "run" / "result.json").read_text(encoding="utf-8"))
+        if not code:
+            self.process.wait()
+            return "its process ended"
+        said = (folder / "stderr").read_text(encoding="utf-8", errors="replace").splitlines()
+        return said[-1] if said else f"it ended with code {code}"
 
     def close(self):
         """Let the process end."""
@@ -405,8 +410,11 @@ def main(arguments, root=ROOT, cases_of=default_cases):
             width, line = verdict(pairs)
             print(f"{unit.script} ({unit.kind}): {line}", flush=True)
             failed |= not width
-            if width and pairs[0].old["script_sha256"] != pairs[0].new["script_sha256"]:
-                rows.append(row(unit, pairs, width, commits))
+            if not width:
+                continue
+            found = row(unit, pairs, width, commits)
+            if found["old_script_sha256"] != found["new_script_sha256"]:
+                rows.append(found)
     if not uncommitted:
         count = add(rows, root / report.SAME_TRAINING.relative_to(ROOT))
         print(f"{count} rows added to {report.SAME_TRAINING.relative_to(ROOT)}")

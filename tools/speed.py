@@ -18,6 +18,7 @@ A script of another project, such as CleanRL's ppo_continuous_action.py, is time
 """
 
 import os
+import shlex
 import statistics
 import sys
 import tempfile
@@ -111,9 +112,13 @@ def jobs_of(args):
     if args.sb3:
         jobs[SB3] = ([*own, "--only", "sb3"], "--long")
     for script in args.scripts:
-        command = script.split() if " " in script else [sys.executable, str(Path(script).resolve())]
-        if not Path(command[1]).is_file():
-            print(f"error: --scripts {script}: there is no {command[1]}", file=sys.stderr)
+        is_script = Path(script).is_file()
+        command = [sys.executable, str(Path(script).resolve())] if is_script else shlex.split(script)
+        if len(command) < 2 or not Path(command[1]).is_file():
+            print(
+                f"error: --scripts {script}: neither a script that is there nor a command that runs one",
+                file=sys.stderr,
+            )
             sys.exit(2)
         jobs[script] = ([*command, "--env-id", args.env_id], "--total-timesteps")
     return jobs
