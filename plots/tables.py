@@ -504,7 +504,8 @@ def cost_table(runs, every_run):
         lengths = dict.fromkeys((of_task["steps"].min(), of_task["steps"].max()))
         steps = " to ".join(f"{length:,}" for length in lengths)
         rate = runs["sps"][runs["env_id"] == task].median()
-        rows.append([task, f"{len(of_task)}", steps, number(core_hours(of_task), 2), number(rate)])
+        rate_text = DASH if np.isnan(rate) else number(rate)
+        rows.append([task, f"{len(of_task)}", steps, number(core_hours(of_task), 2), rate_text])
     rows.append(["all", f"{len(every_run)}", "", number(core_hours(every_run), 2), ""])
     return markdown(rows)
 
