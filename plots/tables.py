@@ -472,8 +472,11 @@ def outcome(scores, choice, second):
     sentences = ["Yes." if is_beaten else "No β_t is shown to beat the clip."]
     for finalist, intervals in found.items():
         chances = [f"{estimate(interval)} over `{clip}`" for clip, interval in intervals.items()]
-        chance = " and ".join(chances)
-        sentences.append(f"`{finalist}` {contest.answer(intervals)}: its probability of returning more is {chance}.")
+        told = f"`{finalist}` {contest.answer(intervals)}: its probability of returning more is {' and '.join(chances)}"
+        if contest.answer(intervals) != contest.BEATS:
+            highest = max(high for _, _, high in intervals.values())
+            told += f", so one above {number(highest, 2)} is excluded"
+        sentences.append(f"{told}.")
     sentences.append(f"In brackets are {100 * contest.level(choice):g} % intervals.")
     return " ".join(sentences)
 

@@ -560,10 +560,11 @@ def test_the_test_of_stage_2():
     scores = {"clip": 1.0}
     told = tables.outcome(scores, choice, runs)
     value, low, high = found["spo"]["clip_eps"]
-    assert "`soft` beats the clip: " in told
+    assert told.startswith("Yes. `soft` beats the clip: ")
     assert "`clip_eps`. `spo` is not shown to beat the clip: " in told
-    assert told.startswith("Yes. ")
-    assert told.endswith(f"{value:.2f} [{low:.2f}, {high:.2f}] over `clip_eps`. In brackets are 97.5 % intervals.")
+    excluded = f"one above {max(high, found['spo']['clip'][2]):.2f} is excluded"
+    end = f"{value:.2f} [{low:.2f}, {high:.2f}] over `clip_eps`, so {excluded}. In brackets are 97.5 % intervals."
+    assert told.endswith(end)
     is_lost = tables.outcome(scores, contest.Choice("clip_eps", ["spo"]), runs)
     assert is_lost.startswith("No β_t is shown to beat the clip. ")
     assert is_lost.endswith("In brackets are 95 % intervals.")
