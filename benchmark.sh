@@ -16,6 +16,11 @@ Humanoid-v4       continuous  1000000
 CartPole-v1       cartpole    100000
 LunarLander-v3    cartpole    1000000  --compile --num-envs 16 --num-steps 1024 --num-minibatches 256 --gamma 0.999 --gae-lambda 0.98 --ent-coef 0.01
 "
+# These only where --tasks names them.
+OTHER_TASKS="
+Swimmer-v4        continuous  1000000
+Reacher-v4        continuous  1000000
+"
 QUICK_TASKS="
 Hopper-v4         continuous  81920
 CartPole-v1       cartpole    20480
@@ -53,7 +58,7 @@ usage: ./benchmark.sh [quick | knobs] [flags] [-- sbatch options]
   quick               all variants on Hopper-v4 and CartPole-v1, 2 seeds, short: minutes; into runs/quick/
   knobs               other values of ε, β and the KL target, 3 tasks, 3 seeds; into runs/knobs/NAME=VALUE/
 The same command again resumes: complete runs are kept, the others start over. The first call installs into .venv.
-  --tasks A,B         only these tasks (all: those in the table at the top of this file)
+  --tasks A,B         only these tasks (the tables at the top of this file have them)
   --variants A,B      only these: clip, klip, phi, kl_fixed, kl_adaptive; or NAME, for any script betas/NAME.py
   --seeds 0,1         these seeds
   --total-timesteps N steps of every run
@@ -273,6 +278,7 @@ main() {
     esac
     shift
   done
+  [ -z "$tasks" ] || task_table=$TASKS$OTHER_TASKS
   case "$sweep" in
     quick) task_table=$QUICK_TASKS seeds=${seeds:-$QUICK_SEEDS} ;;
     knobs) tasks=${tasks:-$KNOB_TASKS} seeds=${seeds:-$KNOB_SEEDS} ;;

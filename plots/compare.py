@@ -45,7 +45,7 @@ PAPER_CURVES = pd.read_csv(HERE / "paper_curves.csv", comment="#")
 PEER = pd.read_csv(HERE / "peer.csv", comment="#", dtype={"beta": str}, keep_default_na=False)
 RANDOM = pd.read_csv(HERE / "random_policy.csv", comment="#", index_col="task")["mean"]
 SCREENED = "stage1/"  # the folder of runs that, of all pictures, `screening` alone shows
-APART = "stage2/"  # the folder of runs that stand in no comparison but that of contest.py
+APART = ("stage2/", "stage3/")  # the folders of runs that stand in no comparison but that of contest.py
 ABSENT = ""  # of an argument that a script does not have; equal to itself, unlike NaN
 
 
