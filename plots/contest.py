@@ -1,4 +1,4 @@
-"""Does any β_t beat the clip? The rule of stage 1 and the test of stage 2, as docs/betas.md has them.
+"""Does any β_t beat the clip? The rule of stage 1 and the test of stages 2 and 3, as docs/betas.md has them.
 
 A setting is named as on the command line: a file of betas/ and those of its own arguments that depart from their
 defaults; `clip` is PPO-Clip with ε = 0.2, and `clip_eps` (0.3) the clip with another ε of the policy.
@@ -32,6 +32,7 @@ SCREENING_TASKS = ["Hopper-v4", "Walker2d-v4", "Ant-v4", "Humanoid-v4"]
 SCREENING_SEEDS = range(3)
 CONFIRMATION_TASKS = ["HalfCheetah-v4", *SCREENING_TASKS]
 CONFIRMATION_SEEDS = range(20, 35)
+TRANSFER_TASKS = ["Swimmer-v4", "Reacher-v4"]  # on which nothing was tuned; with the seeds of the confirmation
 MOST_FINALISTS = 2
 BEATS = "beats the clip"  # the answer of a finalist's test where it beats the clip at its default and at its best ε
 MACHINE = {"--compile", "--cuda", "--torch-deterministic"}  # what makes no other setting
@@ -68,6 +69,15 @@ def second_stage(every_run):
     """The runs of the confirmation, as stage gives them."""
     is_apart = every_run["run"].str.startswith(compare.APART)
     return stage(every_run[is_apart], CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
+
+
+def third_stage(every_run):
+    """The runs of stage 3, as stage gives them. These tasks have no scores, and the test asks only which of two runs
+    returns more: so a run's score is its final return, and of one without the lowest."""
+    is_apart = every_run["run"].str.startswith(compare.APART)
+    runs = stage(every_run[is_apart], TRANSFER_TASKS, CONFIRMATION_SEEDS)
+    returns = runs["final_return"]
+    return runs.assign(score=returns.fillna(returns.min() - 1))
 
 
 def cells(runs, tasks, seeds):
@@ -120,19 +130,29 @@ def level(choice):
     return 1 - estimates.LEVEL / len(choice.finalists)
 
 
-def confirmed(runs, choice):
-    """{finalist: {clip: (probability of improvement, low, high)}} from the runs of stage 2, beside the clip at its
-    default and at its best ε; empty until all runs are there."""
-    complete = cells(runs, CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
+def samples(runs, choice, tasks=CONFIRMATION_TASKS):
+    """{finalist: {clip: scores}} from the runs of stage 2, or with TRANSFER_TASKS of stage 3: of the clip at its
+    default and at its best ε, with the scores as estimates.improvement takes them. Empty until all runs are there."""
+    complete = cells(runs, tasks, CONFIRMATION_SEEDS)
     if not set(settings_of_stage_2(choice)) <= set(complete):
         return {}
 
     def beside(finalist, clip):
-        arrays = [complete[name][task] for name in (finalist, clip) for task in CONFIRMATION_TASKS]
-        return estimates.interval(estimates.improvement, arrays, level=level(choice))
+        return [complete[name][task] for name in (finalist, clip) for task in tasks]
 
     clips = clips_of_stage_2(choice)
     return {finalist: {clip: beside(finalist, clip) for clip in clips} for finalist in choice.finalists}
+
+
+def confirmed(runs, choice, tasks=CONFIRMATION_TASKS):
+    """{finalist: {clip: (probability of improvement, low, high)}} of samples."""
+    return {
+        finalist: {
+            clip: estimates.interval(estimates.improvement, scores, level=level(choice))
+            for clip, scores in beside.items()
+        }
+        for finalist, beside in samples(runs, choice, tasks).items()
+    }
 
 
 def answer(intervals):

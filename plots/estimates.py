@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.polynomial import Polynomial
-from scipy.stats import bootstrap, f, ttest_ind, ttest_ind_from_stats
+from scipy.stats import bootstrap, f, norm, ttest_ind, ttest_ind_from_stats
 
 LEVEL = 0.05
 
@@ -32,6 +32,15 @@ def improvement(*tasks, axis=-1):
         signs = np.sign(ours[..., :, None] - theirs[..., None, :])
         chances.append((signs / 2 + 0.5).mean((-2, -1)))
     return np.mean(chances, axis=0)
+
+
+def improvement_p(*tasks):
+    """p of the test that improvement, of these tasks, is 0.5: two-sided, by the normal approximation of the rank sums
+    of each task (a stratified Wilcoxon test, van Elteren 1960)."""
+    half = len(tasks) // 2
+    sizes = [(len(ours), len(theirs)) for ours, theirs in zip(tasks[:half], tasks[half:], strict=True)]
+    variance = sum((m + n + 1) / (12 * m * n) for m, n in sizes) / half**2
+    return float(2 * norm.sf(abs(improvement(*tasks) - 0.5) / np.sqrt(variance)))
 
 
 def interval(statistic, samples, level=1 - LEVEL):

@@ -797,3 +797,31 @@ def confirmation(runs, choice):
         "intervals."
     )
     return finish(figure, caption)
+
+
+def confirmation_kl(runs, curves, choice):
+    """How far the settings of stage 2 let the policy move: KL and the shares of the three sets, a column a task. None
+    as long as runs of a stage are missing."""
+    if not choice or not contest.confirmed(runs, choice):
+        return None
+    settings = contest.settings_of_stage_2(choice)
+    rows = {"approx_kl": "approximate KL"} | {name: f"share in {label}" for name, label in theory.SETS.items()}
+    figure, axes = panels(len(rows), len(contest.CONFIRMATION_TASKS), 1.5, sharex="col", sharey="row")
+    for column, task in zip(axes.T, contest.CONFIRMATION_TASKS, strict=True):
+        for ax, name in zip(column, rows, strict=True):
+            for setting in settings:
+                cell = runs[(runs["env_id"] == task) & (runs["setting"] == setting)]
+                draw_mean(ax, wide(cell, curves, name, points=80), setting.split()[0])
+            steps_axis(ax, name == list(rows)[-1])
+        column[0].set_title(task)
+    axes[0, 0].set_yscale("log")
+    for row, label in zip(axes, rows.values(), strict=True):
+        row[0].set_ylabel(label)
+    for row in axes[1:]:
+        row[0].yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
+    caption = (
+        f"KL of an iteration's last epoch, and shares of all samples of an iteration's minibatches, by the clip's band "
+        f"1 ± 0.2: mean over seeds 20 to 34 ({SMOOTHED})."
+    )
+    entries = [Line2D([], [], label=setting, **style(setting.split()[0])) for setting in settings]
+    return finish(figure, caption, entries)

@@ -154,6 +154,7 @@ def pictures(runs, every_run, curves):
     yield "return_over_kl", partial(figures.return_over_kl, settings, curves), settings
     yield "screening", partial(figures.screening, first_stage, curves), first_stage
     yield "confirmation", partial(figures.confirmation, second_stage, choice), second_stage
+    yield "confirmation_kl", partial(figures.confirmation_kl, second_stage, curves, choice), second_stage
     yield "theory", theory.theory_sheet, nothing
     yield "design_axis", design_axis.design_axis, nothing
 

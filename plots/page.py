@@ -426,6 +426,7 @@ def page(runs, curves):
     """The page as text, of runs and curves as collect.load returns them."""
     lines, means = learning_curves(runs, curves)
     compared, every_run, _ = compare.comparison(runs)
+    contest = tables.contest_sections(every_run, curves)
     data = {
         "update": recorded_update(HERE / "updates.npz"),
         "coefficients": coefficients(*surrogates()),
@@ -439,7 +440,7 @@ def page(runs, curves):
         "means": means,
         "paper": paper(),
         "settings": over_kl(compared, every_run, curves),
-        "outcome": tables.contest_sections(every_run, curves)["outcome"].replace("`", ""),
+        "outcome": " ".join([contest["outcome"], contest["transfer_outcome"]]).strip().replace("`", ""),
     }
     parts = {
         "library": plotly.offline.get_plotlyjs(),

@@ -12,6 +12,17 @@ import numpy as np
 TEST = "Welch's test"
 ENOUGH_TASKS = 4  # to say of a coefficient whether it beats the clip
 DASH = "—"  # no run, or nothing to compare with
+CONTEST = [  # the sections of contest.py
+    "screening",
+    "distance",
+    "lack_of_fit",
+    "confirmation",
+    "confirmation_region",
+    "transfer",
+    "transfer_region",
+    "outcome",
+    "transfer_outcome",
+]
 
 # Heading of each table in docs/tables.md, and how to read it.
 HOW_TO_READ = {
@@ -96,9 +107,21 @@ HOW_TO_READ = {
     ),
     "confirmation": (
         "Does any β_t beat the clip? Stage 2",
-        "Final returns of seeds 20 to 34; the median KL of an iteration and share outside the band, as above; and the "
-        "probability that a run of a finalist returns more than a run of the clip, with its interval (97.5 % with two "
-        "finalists, 95 % with one): see docs/betas.md.",
+        "Final returns of seeds 20 to 34; and the probability that a run of a finalist returns more than a run of the "
+        "clip, on each task and on all, with its interval (97.5 % with two finalists, 95 % with one): see "
+        "docs/betas.md. p is that of a stratified Wilcoxon test of the same (van Elteren 1960), not corrected.",
+    ),
+    "confirmation_region": (
+        "Does any β_t beat the clip? How far stage 2 lets the policy move",
+        "Median KL of an iteration and share outside the band, as above.",
+    ),
+    "transfer": (
+        "Does any β_t beat the clip? Stage 3",
+        "The same as of stage 2, on two tasks on which nothing was tuned.",
+    ),
+    "transfer_region": (
+        "Does any β_t beat the clip? How far stage 3 lets the policy move",
+        "The same as of stage 2.",
     ),
     "return_over_kl": (
         "Final return over KL, every setting",
@@ -198,12 +221,12 @@ def verdict(p):
     return text + (", differs" if p < estimates.LEVEL else "")
 
 
-def estimate(result):
+def estimate(result, digits=2):
     """A value and its interval; a dash for None."""
     if result is None:
         return DASH
-    value, low, high = result
-    return number(value, 2) + (f" [{number(low, 2)}, {number(high, 2)}]" if np.isfinite(low) else "")
+    value, low, high = (number(part, digits) for part in result)
+    return f"{value} [{low}, {high}]" if np.isfinite(result[1]) else value
 
 
 # Tests
@@ -438,18 +461,40 @@ def distance_table(found):
     return markdown([*rows, ["lack of fit", *lack_of_fit(found).values()]])
 
 
-def confirmation_tables(runs, curves, choice):
-    """Stage 2, as soon as all its runs are there: of each setting the final returns, and how far it lets the policy
-    move; and of each finalist the test."""
-    found = contest.confirmed(runs, choice)
-    if not found:
-        return ""
+def contest_tables(runs, curves, choice, tasks):
+    """Two tables of stage 2 or 3, as soon as all its runs are there: of each setting the final returns and of each
+    finalist the test; and how far each setting lets the policy move."""
+    intervals = contest.confirmed(runs, choice, tasks)
+    if not intervals:
+        return "", ""
+    rows = [["finalist", *tasks, "all", "p", "answer"]]
+    for finalist, beside in contest.samples(runs, choice, tasks).items():
+        for clip, scores in beside.items():
+            pairs = zip(scores[: len(tasks)], scores[len(tasks) :], strict=True)
+            rows.append(
+                [
+                    f"`{finalist}` over `{clip}`",
+                    *(number(estimates.improvement(*pair), 2) for pair in pairs),
+                    estimate(intervals[finalist][clip], 3),
+                    number(estimates.improvement_p(*scores), 4),
+                    contest.answer(intervals[finalist]),
+                ]
+            )
     returns = crossed(runs, ["setting"], "env_id", mean_and_std)
     regions = crossed(runs, ["setting"], "env_id", lambda cell: region(cell, curves))
-    rows = [["finalist", *(f"over `{clip}`" for clip in contest.clips_of_stage_2(choice)), "answer"]]
-    for finalist, intervals in found.items():
-        rows.append([f"`{finalist}`", *map(estimate, intervals.values()), contest.answer(intervals)])
-    return "\n\n".join([returns, regions, markdown(rows)])
+    return f"{returns}\n\n{markdown(rows)}", regions
+
+
+def transfer(choice, third):
+    """What stage 3 says, in one sentence, from stage 1's Choice and stage 3's runs."""
+    found = contest.confirmed(third, choice, contest.TRANSFER_TASKS)
+    tasks = " and ".join(contest.TRANSFER_TASKS)
+    if not found:
+        settings = contest.settings_of_stage_2(choice)
+        asked = len(settings) * len(contest.TRANSFER_TASKS) * len(contest.CONFIRMATION_SEEDS)
+        return f"On {tasks}, on which nothing was tuned, {len(third)} of {asked} runs are trained."
+    chances = [f"{estimate(intervals[contest.CLIP], 3)} for `{finalist}`" for finalist, intervals in found.items()]
+    return f"On {tasks}, on which nothing was tuned, the probability is {' and '.join(chances)}."
 
 
 def outcome(scores, choice, second):
@@ -471,11 +516,11 @@ def outcome(scores, choice, second):
     is_beaten = any(contest.answer(intervals) == contest.BEATS for intervals in found.values())
     sentences = ["Yes." if is_beaten else "No β_t is shown to beat the clip."]
     for finalist, intervals in found.items():
-        chances = [f"{estimate(interval)} over `{clip}`" for clip, interval in intervals.items()]
+        chances = [f"{estimate(interval, 3)} over `{clip}`" for clip, interval in intervals.items()]
         told = f"`{finalist}` {contest.answer(intervals)}: its probability of returning more is {' and '.join(chances)}"
         if contest.answer(intervals) != contest.BEATS:
             highest = max(high for _, _, high in intervals.values())
-            told += f", so one above {number(highest, 2)} is excluded"
+            told += f", so one above {number(highest, 3)} is excluded"
         sentences.append(f"{told}.")
     sentences.append(f"In brackets are {100 * contest.level(choice):g} % intervals.")
     return " ".join(sentences)
@@ -486,17 +531,26 @@ def contest_sections(every_run, curves):
     but the clip."""
     first = contest.first_stage(every_run)
     if first["setting"].isin(contest.CLIPS).all():
-        return dict.fromkeys(("screening", "distance", "lack_of_fit", "confirmation", "outcome"), "")
+        return dict.fromkeys(CONTEST, "")
     second = contest.second_stage(every_run)
+    third = contest.third_stage(every_run)
     scores = contest.screening_scores(first)
     choice = contest.chosen(scores)
     over_kl = settings_over_kl(first, curves)
+    confirmation, confirmation_region, transfer_table, transfer_region = 4 * [""]
+    if choice and choice.finalists:
+        confirmation, confirmation_region = contest_tables(second, curves, choice, contest.CONFIRMATION_TASKS)
+        transfer_table, transfer_region = contest_tables(third, curves, choice, contest.TRANSFER_TASKS)
     return {
         "screening": screening_table(first, scores),
         "distance": distance_table(over_kl),
         "lack_of_fit": ", ".join(f"{told} on {task}" for task, told in lack_of_fit(over_kl).items()),
-        "confirmation": confirmation_tables(second, curves, choice) if choice else "",
+        "confirmation": confirmation,
+        "confirmation_region": confirmation_region,
+        "transfer": transfer_table,
+        "transfer_region": transfer_region,
         "outcome": outcome(scores, choice, second),
+        "transfer_outcome": transfer(choice, third) if confirmation else "",
     }
 
 
@@ -638,8 +692,8 @@ def sections(runs, every_run, curves):
         "core_hours": number(core_hours(every_run), 1),
         "versions": "; ".join(sorted(set(every_run["versions"]))),
     }
-    improvements = {variant: aggregate.improvement for variant, aggregate in overall.items()}
-    for variant in compare.MAIN:
+    improvements = {variant: aggregate.improvement for variant, aggregate in (betas_overall | overall).items()}
+    for variant in compare.VARIANTS:
         improvement = improvements.get(variant)
         found[f"improvement_{variant}"] = estimate(improvement) if improvement else ""
     numbers = kl_numbers(main, curves) | coefficient_numbers(betas_overall) | mean_numbers(main)

@@ -551,19 +551,23 @@ def test_the_test_of_stage_2():
     assert figures.confirmation(runs.drop(index=runs.index[0]), choice) is None
     assert figures.confirmation(runs, None) is None
     curves = pd.DataFrame({"run": runs["run"], "approx_kl": np.where(runs["variant"] == "soft", 0.04, 0.02), "in": 0.9})
-    shown = tables.confirmation_tables(runs, curves, choice)
-    assert "| soft |" + " 0.040, 10 % |" * 5 in shown
-    assert "| clip |" + " 0.020, 10 % |" * 5 in shown
-    value, low, high = found["soft"]["clip_eps"]
-    assert f"| {value:.2f} [{low:.2f}, {high:.2f}] | beats the clip |" in shown
-    assert tables.confirmation_tables(runs.drop(index=runs.index[0]), curves, choice) == ""
+    tests, regions = tables.contest_tables(runs, curves, choice, contest.CONFIRMATION_TASKS)
+    assert "| soft |" + " 0.040, 10 % |" * 5 in regions
+    assert "| clip |" + " 0.020, 10 % |" * 5 in regions
+    value, low, high = found["soft"]["clip"]
+    of_tasks = " | ".join(f"{chance:.2f}" for chance in chances)
+    p = estimates.improvement_p(*map(np.array, samples))
+    told = f"| `soft` over `clip` | {of_tasks} | {value:.3f} [{low:.3f}, {high:.3f}] | {p:.4f} | beats the clip |"
+    assert told in tests
+    missing = runs.drop(index=runs.index[0])
+    assert tables.contest_tables(missing, curves, choice, contest.CONFIRMATION_TASKS) == ("", "")
     scores = {"clip": 1.0}
     told = tables.outcome(scores, choice, runs)
     value, low, high = found["spo"]["clip_eps"]
     assert told.startswith("Yes. `soft` beats the clip: ")
     assert "`clip_eps`. `spo` is not shown to beat the clip: " in told
-    excluded = f"one above {max(high, found['spo']['clip'][2]):.2f} is excluded"
-    end = f"{value:.2f} [{low:.2f}, {high:.2f}] over `clip_eps`, so {excluded}. In brackets are 97.5 % intervals."
+    excluded = f"one above {max(high, found['spo']['clip'][2]):.3f} is excluded"
+    end = f"{value:.3f} [{low:.3f}, {high:.3f}] over `clip_eps`, so {excluded}. In brackets are 97.5 % intervals."
     assert told.endswith(end)
     is_lost = tables.outcome(scores, contest.Choice("clip_eps", ["spo"]), runs)
     assert is_lost.startswith("No β_t is shown to beat the clip. ")
@@ -571,6 +575,56 @@ def test_the_test_of_stage_2():
     assert "299 of 300 runs" in tables.outcome(scores, choice, runs.drop(index=runs.index[0]))
     assert "1 of 16 settings" in tables.outcome(scores, None, runs)
     assert "none to confirm" in tables.outcome(scores, contest.Choice("clip", []), runs)
+
+
+def test_the_p_of_an_improvement():
+    """With one task it is the Wilcoxon rank-sum test, with two of one size the sum of both statistics decides."""
+    rng = np.random.default_rng(1)
+    ours, theirs, others = rng.normal(0.8, 1, 9), rng.normal(0, 1, 12), rng.normal(0.5, 1, 9)
+    alone = scipy.stats.mannwhitneyu(ours, theirs, use_continuity=False, method="asymptotic").pvalue
+    assert estimates.improvement_p(ours, theirs) == pytest.approx(alone)
+    z_values = [scipy.stats.ranksums(sample, theirs).statistic for sample in (ours, others)]
+    both = 2 * scipy.stats.norm.sf(abs(sum(z_values)) / np.sqrt(2))
+    assert estimates.improvement_p(ours, others, theirs, theirs) == pytest.approx(both)
+
+
+def test_stage_3_asks_only_which_run_returns_more():
+    """Its tasks have no scores; a run that diverged is below every other."""
+    returns = {
+        (task, variant): {seed: sign * seed for seed in contest.CONFIRMATION_SEEDS}
+        for task in contest.TRANSFER_TASKS
+        for variant, sign in (("clip", -1), ("soft", 1))
+    }
+    returns["Swimmer-v4", "soft"][20] = None
+    rows = rows_of(returns, discrete=False)
+    choice = contest.Choice("clip", ["soft"])
+    assert contest.third_stage(rows).empty  # they are in another folder
+    runs = contest.third_stage(rows.assign(run="stage3/" + rows["run"]))
+    value, *_ = contest.confirmed(runs, choice, contest.TRANSFER_TASKS)["soft"]["clip"]
+    assert value == pytest.approx((14 / 15 + 1) / 2)
+    assert "is 0.967 [" in tables.transfer(choice, runs)
+    assert "59 of 60 runs" in tables.transfer(choice, runs[1:])
+
+
+def test_how_far_stage_2_lets_the_policy_move():
+    returns = {
+        (task, variant): dict.fromkeys(contest.CONFIRMATION_SEEDS, 1.0)
+        for task in contest.CONFIRMATION_TASKS
+        for variant in ("clip", "soft")
+    }
+    runs = contest.stage(rows_of(returns, discrete=False), contest.CONFIRMATION_TASKS, contest.CONFIRMATION_SEEDS)
+    places = pd.DataFrame({"global_step": [10, 20]})
+    curves = runs[["run", "variant", "seed"]].merge(places, how="cross")
+    is_soft = curves["variant"] == "soft"
+    curves = curves.assign(approx_kl=np.where(is_soft, 0.04, 0.02), kill=np.where(is_soft, 0.5, 0.25))
+    curves = curves.assign(**{"in": 0.5, "pass": 0.2})
+    choice = contest.Choice("clip", ["soft"])
+    drawn = figures.confirmation_kl(runs, curves, choice)
+    kl, _, kill, _ = (drawn.axes[place] for place in range(0, 20, 5))
+    assert [line.get_ydata().tolist() for line in kl.lines] == [[0.04, 0.04], [0.02, 0.02]]
+    assert [line.get_ydata().tolist() for line in kill.lines] == [[0.5, 0.5], [0.25, 0.25]]
+    assert figures.confirmation_kl(runs[1:], curves, choice) is None
+    assert figures.confirmation_kl(runs, curves, None) is None
 
 
 def test_lack_of_fit():
