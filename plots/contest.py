@@ -28,6 +28,7 @@ SETTINGS = [
     "dpo",
     "aband",
 ]
+CONTROL = "clip_eps --eps 0.25"  # of stage 3: a clip that moves the policy about as far as the finalists do
 SCREENING_TASKS = ["Hopper-v4", "Walker2d-v4", "Ant-v4", "Humanoid-v4"]
 SCREENING_SEEDS = range(3)
 CONFIRMATION_TASKS = ["HalfCheetah-v4", *SCREENING_TASKS]
@@ -39,43 +40,47 @@ MACHINE = {"--compile", "--cuda", "--torch-deterministic"}  # what makes no othe
 
 
 def setting_of(run):
-    """The name of a run's setting, or None where that is not in SETTINGS, or where an argument that all scripts have
-    departs from its default."""
+    """The name of a run's setting, or None where that is not in SETTINGS nor CONTROL, or where an argument that all
+    scripts have departs from its default."""
     defaults = compare.default_arguments(run["variant"], run["discrete"])
     changed = [name for name in sorted(defaults) if name in run and run[name] != defaults[name]]
     changed = [name for name in changed if name not in MACHINE]
     if any(name in compare.SHARED for name in changed):
         return None
     name = " ".join([run["variant"], *(f"{name} {run[name]}" for name in changed)])
-    return name if name in SETTINGS else None
+    return name if name in [*SETTINGS, CONTROL] else None
 
 
 def stage(every_run, tasks, seeds):
-    """The runs of a stage that are of SETTINGS, with two columns more: setting, a categorical in that order, and score,
-    0 where a run diverged or has no return."""
+    """The runs of a stage that have a setting, with two columns more: setting, a categorical in the order of SETTINGS,
+    and score, 0 where a run diverged or has no return."""
     here = every_run[every_run["env_id"].isin(tasks) & every_run["seed"].isin(seeds)]
     names = [setting_of(run) for run in here.to_dict("records")]
-    here = here.assign(setting=pd.Categorical(names, SETTINGS, ordered=True)).dropna(subset="setting")
+    here = here.assign(setting=pd.Categorical(names, [*SETTINGS, CONTROL], ordered=True)).dropna(subset="setting")
     here = here.sort_values(["setting", "run"]).drop_duplicates(["setting", "env_id", "seed"])
     return here.assign(score=compare.run_scores(here).fillna(0.0))
 
 
 def first_stage(every_run):
     """The runs of the screening, as stage gives them."""
-    return stage(every_run, SCREENING_TASKS, SCREENING_SEEDS)
+    runs = stage(every_run, SCREENING_TASKS, SCREENING_SEEDS)
+    return runs[runs["setting"] != CONTROL]
+
+
+def is_apart(every_run):
+    """Which runs are in the folders of stages 2 and 3."""
+    return every_run["run"].str.startswith(compare.APART)
 
 
 def second_stage(every_run):
-    """The runs of the confirmation, as stage gives them."""
-    is_apart = every_run["run"].str.startswith(compare.APART)
-    return stage(every_run[is_apart], CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
+    """The runs of the confirmation, and on its tasks those of stage 3's control, as stage gives them."""
+    return stage(every_run[is_apart(every_run)], CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
 
 
 def third_stage(every_run):
-    """The runs of stage 3, as stage gives them. These tasks have no scores, and the test asks only which of two runs
-    returns more: so a run's score is its final return, and of one without the lowest."""
-    is_apart = every_run["run"].str.startswith(compare.APART)
-    runs = stage(every_run[is_apart], TRANSFER_TASKS, CONFIRMATION_SEEDS)
+    """The runs of stage 3's own tasks, as stage gives them. These have no scores, and the test asks only which of two
+    runs returns more: so a run's score is its final return, and that of a run without one is below all others."""
+    runs = stage(every_run[is_apart(every_run)], TRANSFER_TASKS, CONFIRMATION_SEEDS)
     returns = runs["final_return"]
     return runs.assign(score=returns.fillna(returns.min() - 1))
 
@@ -130,29 +135,44 @@ def level(choice):
     return 1 - estimates.LEVEL / len(choice.finalists)
 
 
-def samples(runs, choice, tasks=CONFIRMATION_TASKS):
-    """{finalist: {clip: scores}} from the runs of stage 2, or with TRANSFER_TASKS of stage 3: of the clip at its
-    default and at its best ε, with the scores as estimates.improvement takes them. Empty until all runs are there."""
+def samples(runs, choice, tasks=CONFIRMATION_TASKS, clips=None):
+    """{finalist: {clip: scores}} from the runs of stage 2 or 3, with the scores as estimates.improvement takes them;
+    the clips are, if they are not given, the clip at its default and at its best ε. Empty until all runs are there."""
+    clips = clips or clips_of_stage_2(choice)
     complete = cells(runs, tasks, CONFIRMATION_SEEDS)
-    if not set(settings_of_stage_2(choice)) <= set(complete):
+    if not {*choice.finalists, *clips} <= set(complete):
         return {}
 
     def beside(finalist, clip):
         return [complete[name][task] for name in (finalist, clip) for task in tasks]
 
-    clips = clips_of_stage_2(choice)
     return {finalist: {clip: beside(finalist, clip) for clip in clips} for finalist in choice.finalists}
 
 
-def confirmed(runs, choice, tasks=CONFIRMATION_TASKS):
+def confirmed(runs, choice, tasks=CONFIRMATION_TASKS, clips=None):
     """{finalist: {clip: (probability of improvement, low, high)}} of samples."""
     return {
         finalist: {
             clip: estimates.interval(estimates.improvement, scores, level=level(choice))
             for clip, scores in beside.items()
         }
-        for finalist, beside in samples(runs, choice, tasks).items()
+        for finalist, beside in samples(runs, choice, tasks, clips).items()
     }
+
+
+def with_earlier_clip(every_run, choice):
+    """{finalist: (probability of improvement, low, high)} over the clip at its default, to whose runs of stage 2 those
+    with the seeds of the published grid are added. No part of the protocol. Empty until all runs are there."""
+    earlier = stage(every_run[~is_apart(every_run)], CONFIRMATION_TASKS, compare.SEEDS)
+    added = cells(earlier[earlier["setting"] == CLIP], CONFIRMATION_TASKS, compare.SEEDS)
+    if CLIP not in added:
+        return {}
+    found = {}
+    for finalist, beside in samples(second_stage(every_run), choice, clips=[CLIP]).items():
+        ours, clip = np.split(np.array(beside[CLIP]), 2)
+        more = [np.append(scores, added[CLIP][task]) for scores, task in zip(clip, CONFIRMATION_TASKS, strict=True)]
+        found[finalist] = estimates.interval(estimates.improvement, [*ours, *more], level=level(choice))
+    return found
 
 
 def answer(intervals):

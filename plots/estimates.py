@@ -35,8 +35,8 @@ def improvement(*tasks, axis=-1):
 
 
 def improvement_p(*tasks):
-    """p of the test that improvement, of these tasks, is 0.5: two-sided, by the normal approximation of the rank sums
-    of each task (a stratified Wilcoxon test, van Elteren 1960)."""
+    """p of the stratified Wilcoxon test (van Elteren 1960) that on each task both variants have one distribution, so
+    that improvement, of these tasks, is 0.5: two-sided, by the normal approximation, without a correction for ties."""
     half = len(tasks) // 2
     sizes = [(len(ours), len(theirs)) for ours, theirs in zip(tasks[:half], tasks[half:], strict=True)]
     variance = sum((m + n + 1) / (12 * m * n) for m, n in sizes) / half**2

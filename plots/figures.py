@@ -338,12 +338,12 @@ def beta(runs, curves):
     return finish(figure, caption, entries)
 
 
-def draw_interval(ax, y, variant, estimate):
-    """Draws a value, a number above it, and the bar of its interval."""
+def draw_interval(ax, y, variant, estimate, label=None):
+    """Draws a value, a number or another label above it, and the bar of its interval."""
     value, low, high = estimate
     ax.plot([low, high], [y, y], color=style(variant)["color"], linewidth=7, solid_capstyle="butt", alpha=0.8, zorder=2)
     ax.plot(value, y, color="black", marker="d", markersize=6, zorder=3)
-    label = tables.number(value, 2)
+    label = label or tables.number(value, 2)
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # or lines would run through the number
     ax.annotate(label, (value, y), (0, 7), textcoords="offset points", ha="center", fontsize=9, bbox=ground)
 
@@ -752,22 +752,28 @@ def screening(runs, curves):
 
 
 def two_lines(setting):
-    """The name of a setting with its arguments below that of its file."""
-    return setting.replace(" ", "\n", 1)
+    """The name of a setting's file, and below it its arguments."""
+    variant, *arguments = setting.split()
+    return f"{variant}\n{argument_values(arguments)}".strip()
 
 
-def draw_confirmed(ax, found):
-    """Draws {finalist: {clip: (probability of improvement, low, high)}}, a row an interval."""
+def draw_confirmed(ax, samples, found):
+    """Draws {finalist: {clip: (probability of improvement, low, high)}}, a row an interval, and the probability on each
+    task as a stroke, from contest.samples."""
     labels = []
     for finalist, intervals in found.items():
         variant = finalist.split()[0]
         for clip, interval in intervals.items():
-            draw_interval(ax, len(labels), variant, interval)
+            y = len(labels)
+            draw_interval(ax, y, variant, interval, tables.estimate(interval, 3))
+            ours, theirs = np.split(np.array(samples[finalist][clip]), 2)
+            chances = [estimates.improvement(*pair) for pair in zip(ours, theirs, strict=True)]
+            ax.plot(chances, [y + 0.3] * len(chances), "|", color=style(variant)["color"], markersize=8)
             labels.append(f"{variant}\nover {clip}")
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.4, -0.8)
     ax.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
-    ax.set_xlim(-0.05, 1.05)
+    ax.set_xlim(0.2, 1)
     ax.set_title("probability of improvement")
 
 
@@ -778,6 +784,7 @@ def confirmation(runs, choice):
     if not found:
         return None
     settings = contest.settings_of_stage_2(choice)
+    runs = runs[runs["setting"].isin(settings)]
     figure, axes, (last,) = panel_each(contest.CONFIRMATION_TASKS, 0.6 + 0.4 * len(settings), columns=2)
     for task, ax in axes.items():
         for y, setting in enumerate(settings):
@@ -786,30 +793,33 @@ def confirmation(runs, choice):
         ax.set_yticks(range(len(settings)), map(two_lines, settings))
         ax.set_ylim(len(settings) - 0.4, -0.6)
         ax.set_title(task)
+        ax.set_xlabel("final return")
         ax.xaxis.set_major_locator(MaxNLocator(4))
         write_diverged(ax, runs[runs["env_id"] == task])
     last.set_axis_on()
-    draw_confirmed(last, found)
+    draw_confirmed(last, contest.samples(runs, choice), found)
     percent = 100 * contest.level(choice)
     caption = (
-        "Final returns of seeds 20 to 34: dots every seed, diamonds their mean, line that of clip. Last panel: the "
-        f"chance that a run returns more than a run of the clip, over all five tasks; bars: {percent:g} % bootstrap "
-        "intervals."
+        "Final returns of seeds 20 to 34, on scales of their own: dots every seed, diamonds their mean, line that of "
+        "clip. Last panel: the probability that a run returns more than a run of the clip, diamonds over all five "
+        f"tasks, strokes on each; bars: {percent:g} % bootstrap intervals."
     )
     return finish(figure, caption)
 
 
 def confirmation_kl(runs, curves, choice):
-    """How far the settings of stage 2 let the policy move: KL and the shares of the three sets, a column a task. None
-    as long as runs of a stage are missing."""
-    if not choice or not contest.confirmed(runs, choice):
+    """How far the settings of stage 2, and the control of stage 3 when all its runs are there, let the policy move: KL
+    and the shares of the three sets, a column a task. None as long as runs of stage 2 are missing."""
+    if not choice or not contest.samples(runs, choice):
         return None
     settings = contest.settings_of_stage_2(choice)
+    if contest.samples(runs, choice, clips=[contest.CONTROL]):
+        settings.append(contest.CONTROL)
     rows = {"approx_kl": "approximate KL"} | {name: f"share in {label}" for name, label in theory.SETS.items()}
     figure, axes = panels(len(rows), len(contest.CONFIRMATION_TASKS), 1.5, sharex="col", sharey="row")
     for column, task in zip(axes.T, contest.CONFIRMATION_TASKS, strict=True):
         for ax, name in zip(column, rows, strict=True):
-            for setting in settings:
+            for setting in settings[::-1]:  # the clip, a thick line, below the others
                 cell = runs[(runs["env_id"] == task) & (runs["setting"] == setting)]
                 draw_mean(ax, wide(cell, curves, name, points=80), setting.split()[0])
             steps_axis(ax, name == list(rows)[-1])
@@ -820,8 +830,9 @@ def confirmation_kl(runs, curves, choice):
     for row in axes[1:]:
         row[0].yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
     caption = (
-        f"KL of an iteration's last epoch, and shares of all samples of an iteration's minibatches, by the clip's band "
-        f"1 ± 0.2: mean over seeds 20 to 34 ({SMOOTHED})."
+        "KL of an iteration's last epoch, and shares of all samples of an iteration's minibatches: inside the clip's "
+        "band 1 ± 0.2 (in), outside where the clip would silence the sample (kill), and outside where it would not "
+        f"(pass), by the same rule for all. Mean over seeds 20 to 34 ({SMOOTHED})."
     )
     entries = [Line2D([], [], label=setting, **style(setting.split()[0])) for setting in settings]
     return finish(figure, caption, entries)

@@ -20,8 +20,12 @@ CONTEST = [  # the sections of contest.py
     "confirmation_region",
     "transfer",
     "transfer_region",
+    "control",
+    "control_region",
     "outcome",
     "transfer_outcome",
+    "control_outcome",
+    "with_earlier_clip",
 ]
 
 # Heading of each table in docs/tables.md, and how to read it.
@@ -109,18 +113,27 @@ HOW_TO_READ = {
         "Does any β_t beat the clip? Stage 2",
         "Final returns of seeds 20 to 34; and the probability that a run of a finalist returns more than a run of the "
         "clip, on each task and on all, with its interval (97.5 % with two finalists, 95 % with one): see "
-        "docs/betas.md. p is that of a stratified Wilcoxon test of the same (van Elteren 1960), not corrected.",
+        "docs/betas.md. On a single task a probability within 0.29 to 0.71 is not told from 0.5, even without a "
+        "correction. p is that of a stratified Wilcoxon test (van Elteren 1960), not corrected.",
     ),
     "confirmation_region": (
         "Does any β_t beat the clip? How far stage 2 lets the policy move",
         "Median KL of an iteration and share outside the band, as above.",
     ),
     "transfer": (
-        "Does any β_t beat the clip? Stage 3",
+        "Does any β_t beat the clip? Stage 3, other tasks",
         "The same as of stage 2, on two tasks on which nothing was tuned.",
     ),
     "transfer_region": (
-        "Does any β_t beat the clip? How far stage 3 lets the policy move",
+        "Does any β_t beat the clip? How far stage 3 lets the policy move on other tasks",
+        "The same as of stage 2.",
+    ),
+    "control": (
+        "Does any β_t beat the clip? Stage 3, a clip that moves the policy as far",
+        "The same as of stage 2, beside a clip with ε = 0.25.",
+    ),
+    "control_region": (
+        "Does any β_t beat the clip? How far it moves the policy",
         "The same as of stage 2.",
     ),
     "return_over_kl": (
@@ -461,14 +474,14 @@ def distance_table(found):
     return markdown([*rows, ["lack of fit", *lack_of_fit(found).values()]])
 
 
-def contest_tables(runs, curves, choice, tasks):
+def contest_tables(runs, curves, choice, tasks, clips=None):
     """Two tables of stage 2 or 3, as soon as all its runs are there: of each setting the final returns and of each
-    finalist the test; and how far each setting lets the policy move."""
-    intervals = contest.confirmed(runs, choice, tasks)
+    finalist the test; and how far each setting lets the policy move. With clips as contest.samples takes them."""
+    intervals = contest.confirmed(runs, choice, tasks, clips)
     if not intervals:
         return "", ""
     rows = [["finalist", *tasks, "all", "p", "answer"]]
-    for finalist, beside in contest.samples(runs, choice, tasks).items():
+    for finalist, beside in contest.samples(runs, choice, tasks, clips).items():
         for clip, scores in beside.items():
             pairs = zip(scores[: len(tasks)], scores[len(tasks) :], strict=True)
             rows.append(
@@ -485,16 +498,16 @@ def contest_tables(runs, curves, choice, tasks):
     return f"{returns}\n\n{markdown(rows)}", regions
 
 
-def transfer(choice, third):
-    """What stage 3 says, in one sentence, from stage 1's Choice and stage 3's runs."""
-    found = contest.confirmed(third, choice, contest.TRANSFER_TASKS)
-    tasks = " and ".join(contest.TRANSFER_TASKS)
+def further(where, runs, choice, tasks, clip):
+    """What one of the comparisons of stage 3 says, in one sentence that begins with where."""
+    found = contest.confirmed(runs, choice, tasks, [clip])
     if not found:
-        settings = contest.settings_of_stage_2(choice)
-        asked = len(settings) * len(contest.TRANSFER_TASKS) * len(contest.CONFIRMATION_SEEDS)
-        return f"On {tasks}, on which nothing was tuned, {len(third)} of {asked} runs are trained."
-    chances = [f"{estimate(intervals[contest.CLIP], 3)} for `{finalist}`" for finalist, intervals in found.items()]
-    return f"On {tasks}, on which nothing was tuned, the probability is {' and '.join(chances)}."
+        settings = [*choice.finalists, clip]
+        done = runs["setting"].isin(settings).sum()
+        asked = len(settings) * len(tasks) * len(contest.CONFIRMATION_SEEDS)
+        return f"{where} it is not known yet: {done} of {asked} runs are trained."
+    chances = [f"{estimate(beside[clip], 3)} for `{finalist}`" for finalist, beside in found.items()]
+    return f"{where} the probability is {' and '.join(chances)}."
 
 
 def outcome(scores, choice, second):
@@ -516,8 +529,11 @@ def outcome(scores, choice, second):
     is_beaten = any(contest.answer(intervals) == contest.BEATS for intervals in found.values())
     sentences = ["Yes." if is_beaten else "No β_t is shown to beat the clip."]
     for finalist, intervals in found.items():
-        chances = [f"{estimate(interval, 3)} over `{clip}`" for clip, interval in intervals.items()]
-        told = f"`{finalist}` {contest.answer(intervals)}: its probability of returning more is {' and '.join(chances)}"
+        chances = [f"than one of `{clip}` is {estimate(interval, 3)}" for clip, interval in intervals.items()]
+        told = (
+            f"`{finalist}` {contest.answer(intervals)}: the probability that its run returns more "
+            f"{' and '.join(chances)}"
+        )
         if contest.answer(intervals) != contest.BEATS:
             highest = max(high for _, _, high in intervals.values())
             told += f", so one above {number(highest, 3)} is excluded"
@@ -537,20 +553,31 @@ def contest_sections(every_run, curves):
     scores = contest.screening_scores(first)
     choice = contest.chosen(scores)
     over_kl = settings_over_kl(first, curves)
-    confirmation, confirmation_region, transfer_table, transfer_region = 4 * [""]
-    if choice and choice.finalists:
-        confirmation, confirmation_region = contest_tables(second, curves, choice, contest.CONFIRMATION_TASKS)
-        transfer_table, transfer_region = contest_tables(third, curves, choice, contest.TRANSFER_TASKS)
-    return {
+    found = dict.fromkeys(CONTEST, "") | {
         "screening": screening_table(first, scores),
         "distance": distance_table(over_kl),
         "lack_of_fit": ", ".join(f"{told} on {task}" for task, told in lack_of_fit(over_kl).items()),
-        "confirmation": confirmation,
-        "confirmation_region": confirmation_region,
-        "transfer": transfer_table,
-        "transfer_region": transfer_region,
         "outcome": outcome(scores, choice, second),
-        "transfer_outcome": transfer(choice, third) if confirmation else "",
+    }
+    if not choice or not contest.confirmed(second, choice):
+        return found
+
+    def both(name, runs, tasks, clips):
+        settings = [*choice.finalists, *clips]
+        tests, regions = contest_tables(runs[runs["setting"].isin(settings)], curves, choice, tasks, clips)
+        return {name: tests, f"{name}_region": regions}
+
+    other_tasks = f"On {' and '.join(contest.TRANSFER_TASKS)}, on which nothing was tuned,"
+    as_far = f"Over `{contest.CONTROL}`, a clip that moves the policy about as far,"
+    pooled = contest.with_earlier_clip(every_run, choice)
+    return {
+        **found,
+        **both("confirmation", second, contest.CONFIRMATION_TASKS, contest.clips_of_stage_2(choice)),
+        **both("transfer", third, contest.TRANSFER_TASKS, [contest.CLIP]),
+        **both("control", second, contest.CONFIRMATION_TASKS, [contest.CONTROL]),
+        "transfer_outcome": further(other_tasks, third, choice, contest.TRANSFER_TASKS, contest.CLIP),
+        "control_outcome": further(as_far, second, choice, contest.CONFIRMATION_TASKS, contest.CONTROL),
+        "with_earlier_clip": " and ".join(f"{estimate(one, 3)} for `{name}`" for name, one in pooled.items()),
     }
 
 
