@@ -565,9 +565,10 @@ def test_the_test_of_stage_2():
     told = tables.outcome(scores, choice, runs)
     value, low, high = found["spo"]["clip_eps"]
     assert told.startswith("Yes. `soft` beats the clip: ")
-    assert "`clip_eps`. `spo` is not shown to beat the clip: " in told
+    assert "]. `spo` is not shown to beat the clip: " in told
     excluded = f"one above {max(high, found['spo']['clip'][2]):.3f} is excluded"
-    end = f"{value:.3f} [{low:.3f}, {high:.3f}] over `clip_eps`, so {excluded}. In brackets are 97.5 % intervals."
+    end = f" and than one of `clip_eps` is {value:.3f} [{low:.3f}, {high:.3f}], so {excluded}."
+    end += " In brackets are 97.5 % intervals."
     assert told.endswith(end)
     is_lost = tables.outcome(scores, contest.Choice("clip_eps", ["spo"]), runs)
     assert is_lost.startswith("No β_t is shown to beat the clip. ")
@@ -602,8 +603,46 @@ def test_stage_3_asks_only_which_run_returns_more():
     runs = contest.third_stage(rows.assign(run="stage3/" + rows["run"]))
     value, *_ = contest.confirmed(runs, choice, contest.TRANSFER_TASKS)["soft"]["clip"]
     assert value == pytest.approx((14 / 15 + 1) / 2)
-    assert "is 0.967 [" in tables.transfer(choice, runs)
-    assert "59 of 60 runs" in tables.transfer(choice, runs[1:])
+    told = tables.further("There", runs, choice, contest.TRANSFER_TASKS, "clip")
+    assert told.startswith("There the probability is 0.967 [")
+    told = tables.further("There", runs[1:], choice, contest.TRANSFER_TASKS, "clip")
+    assert told == "There it is not known yet: 59 of 60 runs are trained."
+
+
+def test_the_clip_with_its_earlier_seeds():
+    """The finalist is above fifteen runs of the clip and below five."""
+    returns = {
+        (task, variant): dict.fromkeys(contest.CONFIRMATION_SEEDS, value)
+        for task in contest.CONFIRMATION_TASKS
+        for variant, value in (("soft", 1000), ("clip", 500))
+    }
+    second = rows_of(returns, discrete=False)
+    second = second.assign(run="stage2/" + second["run"])
+    earlier = {(task, "clip"): dict.fromkeys(compare.SEEDS, 2000) for task in contest.CONFIRMATION_TASKS}
+    every_run = pd.concat([second, rows_of(earlier, discrete=False)], ignore_index=True)
+    choice = contest.Choice("clip", ["soft"])
+    value, low, high = contest.with_earlier_clip(every_run, choice)["soft"]
+    assert value == pytest.approx(0.75)
+    assert low < 0.75 < high
+    assert contest.with_earlier_clip(second, choice) == {}
+
+
+def test_the_control_of_stage_3():
+    """It stands beside the finalists in tables of its own, and in neither stage 1 nor the answer of stage 2."""
+    returns = {
+        (task, variant): {seed: mean + seed for seed in contest.CONFIRMATION_SEEDS}
+        for task in contest.CONFIRMATION_TASKS
+        for variant, mean in (("soft", 1000), ("clip", 900), ("clip_eps", 1100))
+    }
+    rows = rows_of(returns, discrete=False)
+    rows.loc[rows["variant"] == "clip_eps", "--eps"] = 0.25
+    rows = rows.assign(run="stage3/" + rows["run"])
+    runs = contest.second_stage(rows)
+    choice = contest.Choice("clip", ["soft"])
+    beside = contest.confirmed(runs, choice, clips=[contest.CONTROL])
+    assert beside["soft"][contest.CONTROL][0] == 0
+    assert contest.confirmed(runs, choice)["soft"]["clip"][0] == 1
+    assert contest.first_stage(rows.assign(seed=0)[rows["variant"] == "clip_eps"]).empty
 
 
 def test_how_far_stage_2_lets_the_policy_move():
@@ -621,8 +660,8 @@ def test_how_far_stage_2_lets_the_policy_move():
     choice = contest.Choice("clip", ["soft"])
     drawn = figures.confirmation_kl(runs, curves, choice)
     kl, _, kill, _ = (drawn.axes[place] for place in range(0, 20, 5))
-    assert [line.get_ydata().tolist() for line in kl.lines] == [[0.04, 0.04], [0.02, 0.02]]
-    assert [line.get_ydata().tolist() for line in kill.lines] == [[0.5, 0.5], [0.25, 0.25]]
+    assert [line.get_ydata().tolist() for line in kl.lines] == [[0.02, 0.02], [0.04, 0.04]]  # the clip is below
+    assert [line.get_ydata().tolist() for line in kill.lines] == [[0.25, 0.25], [0.5, 0.5]]
     assert figures.confirmation_kl(runs[1:], curves, choice) is None
     assert figures.confirmation_kl(runs, curves, None) is None
 
