@@ -88,6 +88,13 @@ def test_filters(copy):
     assert copy.call("--dry-run", *other_ways) == copy.call("--dry-run", *filters, "--into", "of mine")
 
 
+def test_some_tasks_are_trained_only_where_they_are_named(copy):
+    named = ("--dry-run", "--tasks", "Swimmer-v4,Reacher-v4", "--variants", "clip", "--seeds", "0")
+    args = [parsed(command)[1] for command in copy.call(*named)[1].splitlines()]
+    assert [(a.env_id, a.total_timesteps) for a in args] == [("Swimmer-v4", 1_000_000), ("Reacher-v4", 1_000_000)]
+    assert "Swimmer" not in copy.call("--dry-run")[1]
+
+
 def test_a_link_to_it_does_the_same(copy, tmp_path):
     straight = copy.call("--status", *PAIR)
     copy.program = tmp_path / "linked"
