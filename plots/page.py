@@ -427,6 +427,7 @@ def page(runs, curves):
     lines, means = learning_curves(runs, curves)
     compared, every_run, _ = compare.comparison(runs)
     contest = tables.contest_sections(every_run, curves)
+    answers = [contest[name] for name in ("outcome", "control_outcome", "transfer_outcome")]
     data = {
         "update": recorded_update(HERE / "updates.npz"),
         "coefficients": coefficients(*surrogates()),
@@ -440,7 +441,7 @@ def page(runs, curves):
         "means": means,
         "paper": paper(),
         "settings": over_kl(compared, every_run, curves),
-        "outcome": " ".join([contest["outcome"], contest["transfer_outcome"]]).strip().replace("`", ""),
+        "outcome": " ".join(filter(None, answers)).replace("`", ""),
     }
     parts = {
         "library": plotly.offline.get_plotlyjs(),
