@@ -53,10 +53,11 @@ def setting_of(run):
 
 def stage(every_run, tasks, seeds):
     """The runs of a stage that have a setting, with two columns more: setting, a categorical in the order of SETTINGS,
-    and score, 0 where a run diverged or has no return."""
+    and score, 0 where a run diverged or has no return. Their tasks are in the order of tasks."""
     here = every_run[every_run["env_id"].isin(tasks) & every_run["seed"].isin(seeds)]
     names = [setting_of(run) for run in here.to_dict("records")]
     here = here.assign(setting=pd.Categorical(names, [*SETTINGS, CONTROL], ordered=True)).dropna(subset="setting")
+    here = here.assign(env_id=pd.Categorical(here["env_id"], tasks, ordered=True))
     here = here.sort_values(["setting", "run"]).drop_duplicates(["setting", "env_id", "seed"])
     return here.assign(score=compare.run_scores(here).fillna(0.0))
 

@@ -10,6 +10,7 @@ import estimates
 import numpy as np
 
 TEST = "Welch's test"
+FEW_POINTS = 10  # a mean return below it, of either sign, is told with a digit after the point
 ENOUGH_TASKS = 4  # to say of a coefficient whether it beats the clip
 DASH = "—"  # no run, or nothing to compare with
 CONTEST = [  # the sections of contest.py
@@ -192,8 +193,9 @@ def mean_and_std(runs):
     count = ", ".join([f"{len(returns)} of {len(runs)}", *others]) if others else f"{len(runs)}"
     if returns.empty:
         return f"{DASH} ({count})"
-    spread = f" ± {number(returns.std(ddof=0))}" if len(returns) > 1 else ""
-    return f"{number(returns.mean())}{spread} ({count})"
+    digits = 0 if abs(returns.mean()) >= FEW_POINTS else 1
+    spread = f" ± {number(returns.std(ddof=0), digits)}" if len(returns) > 1 else ""
+    return f"{number(returns.mean(), digits)}{spread} ({count})"
 
 
 def published(task, variant, count=True):
@@ -506,8 +508,10 @@ def further(where, runs, choice, tasks, clip):
         done = runs["setting"].isin(settings).sum()
         asked = len(settings) * len(tasks) * len(contest.CONFIRMATION_SEEDS)
         return f"{where} it is not known yet: {done} of {asked} runs are trained."
+    gaining = [f"`{finalist}`" for finalist, beside in found.items() if beside[clip][1] > 0.5]
+    gain = f"a gain of {' and '.join(gaining)}" if gaining else "no gain"
     chances = [f"{estimate(beside[clip], 3)} for `{finalist}`" for finalist, beside in found.items()]
-    return f"{where} the probability is {' and '.join(chances)}."
+    return f"{where} {gain} is shown: the probability is {' and '.join(chances)}."
 
 
 def outcome(scores, choice, second):

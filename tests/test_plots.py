@@ -604,7 +604,10 @@ def test_stage_3_asks_only_which_run_returns_more():
     value, *_ = contest.confirmed(runs, choice, contest.TRANSFER_TASKS)["soft"]["clip"]
     assert value == pytest.approx((14 / 15 + 1) / 2)
     told = tables.further("There", runs, choice, contest.TRANSFER_TASKS, "clip")
-    assert told.startswith("There the probability is 0.967 [")
+    assert told.startswith("There a gain of `soft` is shown: the probability is 0.967 [")
+    worse = runs.assign(score=-runs["score"])
+    told = tables.further("There", worse, choice, contest.TRANSFER_TASKS, "clip")
+    assert told.startswith("There no gain is shown: the probability is 0.033 [")
     told = tables.further("There", runs[1:], choice, contest.TRANSFER_TASKS, "clip")
     assert told == "There it is not known yet: 59 of 60 runs are trained."
 
@@ -713,9 +716,10 @@ def test_runs_of_the_confirmation_stand_in_no_other_comparison(made):
 
 
 def test_what_a_cell_says_of_runs_without_a_final_return():
-    runs = rows_of({("Hopper-v4", "spo"): {0: 1.0, 1: 3.0, 2: None, 3: np.nan}})
-    assert tables.mean_and_std(runs[:3]) == "2 ± 1 (2 of 3, 1 diverged)"
+    runs = rows_of({("Hopper-v4", "spo"): {0: 100.0, 1: 300.0, 2: None, 3: np.nan}})
+    assert tables.mean_and_std(runs[:3]) == "200 ± 100 (2 of 3, 1 diverged)"
     assert tables.mean_and_std(runs[2:]) == "— (0 of 2, 1 diverged, 1 without an end of an episode)"
+    assert tables.mean_and_std(rows_of({("Hopper-v4", "spo"): {0: -4.0, 1: -5.0}})) == "-4.5 ± 0.5 (2)"
     remarks = figures.remarks(runs, "Hopper-v4", ["spo"]).splitlines()
     assert remarks == ["spo: 1 of 4 diverged", "spo: in 1 of 4 no episode ended at last"]
 
