@@ -5,7 +5,7 @@ Maximises, per sample, with the ratio w = π_new(a|s) / π_old(a|s) and the adva
     min(w Â, clip(w, 1-ε, 1+ε) Â)                                    (Schulman et al. 2017, eq. 7)
 
 Theorem 1 (Colletti & Holzinger 2026, arXiv 2606.23932): this has the same gradient as a KL penalty whose coefficient
-varies per sample, w Â - β_t KL. There KL = -log w is a sample of KL(π_old ‖ π_new), and β_t, not differentiated, is
+varies per sample, w Â - β_t kl. There kl = -log w is a sample of KL(π_old ‖ π_new), and β_t, not differentiated, is
 -w Â on I_kill, the samples that the clip silences (w > 1+ε and Â > 0, or w < 1-ε and Â < 0), and 0 on all others.
 
 With one seed and on one machine, ppo_clip, ppo_phi and ppo_klip end with the same parameters, bit for bit
@@ -341,7 +341,7 @@ def update(args, surrogate, agent, adam, learning_rate, clip_coef, minibatch):
     log_ratio = new_logprobs - minibatch.logprobs
 
     # The surrogate is computed in float64. In float32, w Â and clip(w) Â can round to the same number just outside the
-    # band. torch.min then passes on half of the gradient, where ppo_phi and ppo_klip pass on all or none of it.
+    # band. There ppo_clip's torch.min passes on half of the gradient, but ppo_phi and ppo_klip all or none of it.
     objective = surrogate(new_logprobs.double(), minibatch.logprobs.double(), minibatch.advantages.double(), clip_coef)
     policy_loss = -objective.mean().float()
 

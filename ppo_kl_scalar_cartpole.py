@@ -315,7 +315,7 @@ def update(args, surrogate, agent, adam, learning_rate, clip_coef, beta, minibat
     kl = kl_estimate(args.kl_penalty, agent, new_logprobs, minibatch)
 
     # The surrogate is computed in float64. In float32, w Â and clip(w) Â can round to the same number just outside the
-    # band. torch.min then passes on half of the gradient, where ppo_phi and ppo_klip pass on all or none of it.
+    # band. There ppo_clip's torch.min passes on half of the gradient, but ppo_phi and ppo_klip all or none of it.
     objective = surrogate(
         new_logprobs.double(), minibatch.logprobs.double(), minibatch.advantages.double(), beta, kl.double()
     )

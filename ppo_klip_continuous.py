@@ -2,7 +2,7 @@
 
 Maximises, per sample, with the ratio w = π_new(a|s) / π_old(a|s) and the advantage Â,
 
-    w Â - β_t KL,   KL = -log w = log π_old - log π_new, a sample of KL(π_old ‖ π_new)
+    w Â - β_t kl,   kl = -log w = log π_old - log π_new, a sample of KL(π_old ‖ π_new)
     β_t = -w Â on I_kill, 0 elsewhere, not differentiated;   I_kill: (w > 1+ε and Â > 0) or (w < 1-ε and Â < 0)
 
 Theorem 1 (Colletti & Holzinger 2026, arXiv 2606.23932): this has the same gradient as PPO-Clip's min(w Â, clip(w) Â),
@@ -343,7 +343,7 @@ def update(args, surrogate, agent, adam, learning_rate, clip_coef, minibatch):
     log_ratio = new_logprobs - minibatch.logprobs
 
     # The surrogate is computed in float64. In float32, w Â and clip(w) Â can round to the same number just outside the
-    # band. torch.min then passes on half of the gradient, where ppo_phi and ppo_klip pass on all or none of it.
+    # band. There ppo_clip's torch.min passes on half of the gradient, but ppo_phi and ppo_klip all or none of it.
     objective = surrogate(new_logprobs.double(), minibatch.logprobs.double(), minibatch.advantages.double(), clip_coef)
     policy_loss = -objective.mean().float()
 

@@ -2,7 +2,7 @@
 
 The clip with the half width ε |Â|, |Â| kept between 1/2 and 2. PPO-λ (Chen et al. 2018, arXiv 1804.06461) adapts its
 band to the advantage, too, in another way.
-Same gradient: w Â - β_t KL, β_t = -w Â  where sign(Â) (w - 1) > ε clamp(|Â|, 1/2, 2),   0 elsewhere, held constant
+Same gradient: w Â - β_t kl, β_t = -w Â  where sign(Â) (w - 1) > ε clamp(|Â|, 1/2, 2),   0 elsewhere, held constant
 """
 
 import sys

@@ -2,7 +2,7 @@
 
 Published, per sample:       f(w) Â where Â ≥ 0, else (2 - f(2 - w)) Â, with f'(w) = 45/16 (σ(-2x) - 2 σ(x) σ(-x)),
                              x = (w - 1 - ε) ln 2 / ε, ε = 0.2
-Same gradient: w Â - β_t KL, β_t = w Â (f' - 1), f' taken at w where Â ≥ 0, else at 2 - w, held constant
+Same gradient: w Â - β_t kl, β_t = w Â (f' - 1), f' taken at w where Â ≥ 0, else at 2 - w, held constant
 """
 
 import math

@@ -1,7 +1,7 @@
 """CISPO, of MiniMax-M1 (MiniMax 2025, arXiv 2506.13585), as a KL penalty with a coefficient per sample.
 
 Published, per sample:       sg(clip(w, 1-ε_low, 1+ε_high)) Â log π_new, sg: held constant
-Same gradient: w Â - β_t KL, β_t = (clip(w, 1-ε_low, 1+ε_high) - w) Â, held constant
+Same gradient: w Â - β_t kl, β_t = (clip(w, 1-ε_low, 1+ε_high) - w) Â, held constant
 """
 
 import sys

@@ -1,7 +1,7 @@
 """PPO-Clip with an edge of its own (Schulman et al. 2017, arXiv 1707.06347), as a KL penalty with β per sample.
 
 Published, per sample:       min(w Â, clip(w, 1-ε, 1+ε) Â), while the value loss keeps --clip-coef
-Same gradient: w Â - β_t KL, β_t = -w Â  where w > 1+ε, Â > 0  or  w < 1-ε, Â < 0,   0 elsewhere, held constant
+Same gradient: w Â - β_t kl, β_t = -w Â  where w > 1+ε, Â > 0  or  w < 1-ε, Â < 0,   0 elsewhere, held constant
 """
 
 import sys

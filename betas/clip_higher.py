@@ -1,7 +1,7 @@
 """Clip-Higher, of DAPO (Yu et al. 2025, arXiv 2503.14476), as a KL penalty with a coefficient per sample.
 
 Published, per sample:       min(w Â, clip(w, 1-ε_low, 1+ε_high) Â), ε_low = 0.2, ε_high = 0.28
-Same gradient: w Â - β_t KL, β_t = -w Â  where w > 1+ε_high, Â > 0  or  w < 1-ε_low, Â < 0,   0 elsewhere, held constant
+Same gradient: w Â - β_t kl, β_t = -w Â  where w > 1+ε_high, Â > 0  or  w < 1-ε_low, Â < 0,   0 elsewhere, held constant
 """
 
 import sys

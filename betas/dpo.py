@@ -2,7 +2,7 @@
 
 Published, per sample:       w Â - relu(u - α tanh(u / α)), u = (w - 1) Â, where Â ≥ 0, α = 2
                              w Â - relu(v - η tanh(v / η)), v = Â log w, where Â < 0, η = 0.6
-Same gradient: w Â - β_t KL, β_t = -w Â tanh²(u / α) if Â ≥ 0, w > 1; -Â tanh²(v / η) if Â < 0, w < 1; held constant
+Same gradient: w Â - β_t kl, β_t = -w Â tanh²(u / α) if Â ≥ 0, w > 1; -Â tanh²(v / η) if Â < 0, w < 1; held constant
 """
 
 import sys

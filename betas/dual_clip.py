@@ -1,7 +1,7 @@
 """Dual-clip PPO (Ye et al. 2020, arXiv 1912.09729), as a KL penalty with a coefficient per sample.
 
 Published, per sample:       max(min(w Â, clip(w, 1-ε, 1+ε) Â), c Â) where Â < 0, PPO-Clip elsewhere, c = 3
-Same gradient: w Â - β_t KL, β_t = -w Â  where PPO-Clip has it, and where w > c, Â < 0,   0 elsewhere, held constant
+Same gradient: w Â - β_t kl, β_t = -w Â  where PPO-Clip has it, and where w > c, Â < 0,   0 elsewhere, held constant
 """
 
 import sys

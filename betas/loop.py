@@ -1,4 +1,5 @@
-"""Which script trains with a file of this folder, the continuous or the cartpole one, and with which arguments."""
+"""Not the training loop, which is `train` of ppo_klip_*.py: this parses a file's arguments and chooses the script, the
+continuous or the cartpole one, that trains with them."""
 
 import argparse
 from dataclasses import asdict

@@ -1,7 +1,7 @@
 """No trust region: the surrogate that PPO clips, L^CPI in Schulman et al. 2017, arXiv 1707.06347.
 
 Published, per sample:       w Â
-Same gradient: w Â - β_t KL, β_t = 0 (ε is of the value loss and the tags alone)
+Same gradient: w Â - β_t kl, β_t = 0 (ε is of the value loss and the tags alone)
 """
 
 import sys

@@ -1,7 +1,7 @@
 """PPO-RB, PPO with rollback (Wang et al. 2019, arXiv 1903.07940), as a KL penalty with a coefficient per sample.
 
 Published, per sample:       min(w Â, F(w) Â), F(w) = w in the band, edge - α (w - edge) beyond an edge, α = 0.3
-Same gradient: w Â - β_t KL, β_t = -(1+α) w Â  where w > 1+ε, Â > 0  or  w < 1-ε, Â < 0,   0 elsewhere, held constant
+Same gradient: w Â - β_t kl, β_t = -(1+α) w Â  where w > 1+ε, Â > 0  or  w < 1-ε, Â < 0,   0 elsewhere, held constant
 """
 
 import sys

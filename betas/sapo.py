@@ -1,7 +1,7 @@
 """SAPO, Soft Adaptive Policy Optimization (Gao et al. 2025, arXiv 2511.20347), as a KL penalty with β per sample.
 
 Published, per sample:       (4/τ) σ(τ (w - 1)) Â, τ = 1 where Â > 0, 1.05 elsewhere
-Same gradient: w Â - β_t KL, β_t = -w Â (1 - 4 p (1 - p)), p = σ(τ (w - 1)), held constant
+Same gradient: w Â - β_t kl, β_t = -w Â (1 - 4 p (1 - p)), p = σ(τ (w - 1)), held constant
 """
 
 import sys

@@ -1,6 +1,6 @@
 """PPO-Clip with soft edges, in the shapes of the paper's code (Colletti & Holzinger 2026, arXiv 2606.23932).
 
-Here: w Â - β_t KL, β_t = -w Â gate, held constant. PPO-Clip's gate is a step from 0 to 1 at the edge of its band, this
+Here: w Â - β_t kl, β_t = -w Â gate, held constant. PPO-Clip's gate is a step from 0 to 1 at the edge of its band, this
 one rises over a width, in one of three shapes.
 """
 
@@ -37,7 +37,8 @@ def gate(ratio, advantages, clip_coef, shape, width):
     """The share of PPO-Clip's β_t (N,), from 0 to 1.
 
     ramp: 0 in the band, 1 from one width beyond the edge on. sigmoid: 1/2 at the edge. softmin: 0 in the band; outside
-    it, on both sides, the weight of clip(w) Â in the log-sum-exp minimum of w Â and clip(w) Â.
+    it, on both sides, the weight of clip(w) Â in the log-sum-exp minimum of w Â and clip(w) Â, whose temperature is
+    width |Â|.
     """
     # How far w lies beyond the edge at which PPO-Clip silences this sign of Â, in widths; negative before that edge.
     distance = (torch.sign(advantages) * (ratio - 1) - clip_coef) / width

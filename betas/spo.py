@@ -1,7 +1,7 @@
 """SPO, Simple Policy Optimization (Xie et al. 2024, arXiv 2401.16025), as a KL penalty with a coefficient per sample.
 
 Published, per sample:       w Â - |Â| / (2ε) (w - 1)²
-Same gradient: w Â - β_t KL, β_t = -|Â| w (w - 1) / ε, held constant
+Same gradient: w Â - β_t kl, β_t = -|Â| w (w - 1) / ε, held constant
 """
 
 import sys

@@ -28,7 +28,7 @@ SETTINGS = [
     "dpo",
     "aband",
 ]
-CONTROL = "clip_eps --eps 0.25"  # of stage 3: a clip that moves the policy about as far as the finalists do
+CONTROL = "clip_eps --eps 0.25"  # of stage 3: a clip that should move the policy about as far as the finalists do
 SCREENING_TASKS = ["Hopper-v4", "Walker2d-v4", "Ant-v4", "Humanoid-v4"]
 SCREENING_SEEDS = range(3)
 CONFIRMATION_TASKS = ["HalfCheetah-v4", *SCREENING_TASKS]
@@ -57,7 +57,7 @@ def stage(every_run, tasks, seeds):
     here = every_run[every_run["env_id"].isin(tasks) & every_run["seed"].isin(seeds)]
     names = [setting_of(run) for run in here.to_dict("records")]
     here = here.assign(setting=pd.Categorical(names, [*SETTINGS, CONTROL], ordered=True)).dropna(subset="setting")
-    here = here.assign(env_id=pd.Categorical(here["env_id"], tasks, ordered=True))
+    here = here.assign(env_id=pd.Categorical(here["env_id"].astype(str), tasks, ordered=True))
     here = here.sort_values(["setting", "run"]).drop_duplicates(["setting", "env_id", "seed"])
     return here.assign(score=compare.run_scores(here).fillna(0.0))
 
@@ -150,15 +150,27 @@ def samples(runs, choice, tasks=CONFIRMATION_TASKS, clips=None):
     return {finalist: {clip: beside(finalist, clip) for clip in clips} for finalist in choice.finalists}
 
 
-def confirmed(runs, choice, tasks=CONFIRMATION_TASKS, clips=None):
+def with_control(runs, choice):
+    """The same beside the control of stage 3, and the control itself beside the clip at its default."""
+    finalists = samples(runs, choice, clips=[CONTROL])
+    control = samples(runs, choice._replace(finalists=[CONTROL]), clips=[CLIP])
+    return finalists | control if finalists and control else {}
+
+
+def tested(compared, choice):
     """{finalist: {clip: (probability of improvement, low, high)}} of samples."""
     return {
         finalist: {
             clip: estimates.interval(estimates.improvement, scores, level=level(choice))
             for clip, scores in beside.items()
         }
-        for finalist, beside in samples(runs, choice, tasks, clips).items()
+        for finalist, beside in compared.items()
     }
+
+
+def confirmed(runs, choice):
+    """What stage 2 says, as tested gives it. Empty until all its runs are there."""
+    return tested(samples(runs, choice), choice)
 
 
 def with_earlier_clip(every_run, choice):
@@ -173,6 +185,20 @@ def with_earlier_clip(every_run, choice):
         ours, clip = np.split(np.array(beside[CLIP]), 2)
         more = [np.append(scores, added[CLIP][task]) for scores, task in zip(clip, CONFIRMATION_TASKS, strict=True)]
         found[finalist] = estimates.interval(estimates.improvement, [*ours, *more], level=level(choice))
+    return found
+
+
+def over_all_tasks(second, third, choice):
+    """{finalist: (probability of improvement, low, high)} over the clip at its default, with the tasks of stages 2 and
+    3 together. No part of the protocol. Empty until all runs are there."""
+    confirmation = samples(second, choice, clips=[CLIP])
+    transfer = samples(third, choice, TRANSFER_TASKS, [CLIP])
+    found = {}
+    for finalist in choice.finalists if confirmation and transfer else []:
+        ours, clip = np.split(np.array(confirmation[finalist][CLIP]), 2)
+        more_ours, more_clip = np.split(np.array(transfer[finalist][CLIP]), 2)
+        scores = [*ours, *more_ours, *clip, *more_clip]
+        found[finalist] = estimates.interval(estimates.improvement, scores, level=level(choice))
     return found
 
 

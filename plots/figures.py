@@ -742,8 +742,7 @@ def screening(runs, curves):
         f"Seeds 0 to 2: mean and range. Numbers: the file's argument, where it is not the default{brackets}; clip_eps "
         "without one has ε = 0.3. "
         + ("In a ring: the finalists. " if finalists else "")
-        + "Blue line: the clip with ε from 0.1 to 0.4. Dashed: a parabola of log KL through all runs, near which the "
-        "means would lie if only the distance counted."
+        + "Blue line: the clip with ε from 0.1 to 0.4. Dashed: a parabola of log KL through all runs."
     )
     shown = {setting.split()[0] for settings in found.values() for setting in settings}
     variants = [variant for variant in dict.fromkeys(name.split()[0] for name in contest.SETTINGS) if variant in shown]
@@ -758,8 +757,8 @@ def two_lines(setting):
 
 
 def draw_confirmed(ax, samples, found):
-    """Draws {finalist: {clip: (probability of improvement, low, high)}}, a row an interval, and the probability on each
-    task as a stroke, from contest.samples."""
+    """Draws {finalist: {clip: (probability of improvement, low, high)}}, a row an interval, and below it the
+    probability on each task, as the first letters of its name, from contest.samples."""
     labels = []
     for finalist, intervals in found.items():
         variant = finalist.split()[0]
@@ -768,7 +767,11 @@ def draw_confirmed(ax, samples, found):
             draw_interval(ax, y, variant, interval, tables.estimate(interval, 3))
             ours, theirs = np.split(np.array(samples[finalist][clip]), 2)
             chances = [estimates.improvement(*pair) for pair in zip(ours, theirs, strict=True)]
-            ax.plot(chances, [y + 0.3] * len(chances), "|", color=style(variant)["color"], markersize=8)
+            lines = [0.25, 0.45]  # below the interval; neighbours take turns, so that they do not overlap
+            for rank, place in enumerate(np.argsort(chances)):
+                name = contest.CONFIRMATION_TASKS[place][:2]
+                at = (chances[place], y + lines[rank % 2])
+                ax.annotate(name, at, ha="center", va="center", fontsize=7, color=style(variant)["color"])
             labels.append(f"{variant}\nover {clip}")
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.4, -0.8)
@@ -802,7 +805,7 @@ def confirmation(runs, choice):
     caption = (
         "Final returns of seeds 20 to 34, on scales of their own: dots every seed, diamonds their mean, line that of "
         "clip. Last panel: the probability that a run returns more than a run of the clip, diamonds over all five "
-        f"tasks, strokes on each; bars: {percent:g} % bootstrap intervals."
+        f"tasks, letters on each (Ha is HalfCheetah-v4); bars: {percent:g} % bootstrap intervals."
     )
     return finish(figure, caption)
 
@@ -813,7 +816,7 @@ def confirmation_kl(runs, curves, choice):
     if not choice or not contest.samples(runs, choice):
         return None
     settings = contest.settings_of_stage_2(choice)
-    if contest.samples(runs, choice, clips=[contest.CONTROL]):
+    if contest.with_control(runs, choice):
         settings.append(contest.CONTROL)
     rows = {"approx_kl": "approximate KL"} | {name: f"share in {label}" for name, label in theory.SETS.items()}
     figure, axes = panels(len(rows), len(contest.CONFIRMATION_TASKS), 1.5, sharex="col", sharey="row")

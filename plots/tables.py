@@ -26,6 +26,7 @@ CONTEST = [  # the sections of contest.py
     "outcome",
     "transfer_outcome",
     "control_outcome",
+    "over_all_tasks",
     "with_earlier_clip",
 ]
 
@@ -476,42 +477,70 @@ def distance_table(found):
     return markdown([*rows, ["lack of fit", *lack_of_fit(found).values()]])
 
 
-def contest_tables(runs, curves, choice, tasks, clips=None):
+def contest_tables(runs, curves, choice, tasks, compared):
     """Two tables of stage 2 or 3, as soon as all its runs are there: of each setting the final returns and of each
-    finalist the test; and how far each setting lets the policy move. With clips as contest.samples takes them."""
-    intervals = contest.confirmed(runs, choice, tasks, clips)
-    if not intervals:
+    comparison the test; and how far each setting lets the policy move. With compared as contest.samples gives it."""
+    if not compared:
         return "", ""
-    rows = [["finalist", *tasks, "all", "p", "answer"]]
-    for finalist, beside in contest.samples(runs, choice, tasks, clips).items():
-        for clip, scores in beside.items():
+    rows = [["comparison", *tasks, "all", "p", "answer"]]
+    for ours, intervals in contest.tested(compared, choice).items():
+        for clip, interval in intervals.items():
+            scores = compared[ours][clip]
             pairs = zip(scores[: len(tasks)], scores[len(tasks) :], strict=True)
             rows.append(
                 [
-                    f"`{finalist}` over `{clip}`",
+                    f"`{ours}` over `{clip}`",
                     *(number(estimates.improvement(*pair), 2) for pair in pairs),
-                    estimate(intervals[finalist][clip], 3),
+                    estimate(interval, 3),
                     number(estimates.improvement_p(*scores), 4),
-                    contest.answer(intervals[finalist]),
+                    contest.answer(intervals),
                 ]
             )
+    settings = {*compared, *(clip for beside in compared.values() for clip in beside)}
+    runs = runs[runs["setting"].isin(settings)]
     returns = crossed(runs, ["setting"], "env_id", mean_and_std)
     regions = crossed(runs, ["setting"], "env_id", lambda cell: region(cell, curves))
     return f"{returns}\n\n{markdown(rows)}", regions
 
 
-def further(where, runs, choice, tasks, clip):
-    """What one of the comparisons of stage 3 says, in one sentence that begins with where."""
-    found = contest.confirmed(runs, choice, tasks, [clip])
+def chances(intervals):
+    """{finalist: (probability of improvement, low, high)} in words."""
+    return " and ".join(f"{estimate(interval, 3)} for `{name}`" for name, interval in intervals.items())
+
+
+def gain(found):
+    """Which finalists return more, and the probabilities, in words, from contest.tested with one clip for each."""
+    intervals = {name: interval for name, beside in found.items() for interval in beside.values()}
+    gaining = [f"`{name}`" for name, (_, low, _) in intervals.items() if low > 0.5]
+    gained = f"a gain of {' and '.join(gaining)}" if gaining else "no gain"
+    return f"{gained} is shown: the probability is {chances(intervals)}"
+
+
+def progress(runs, settings, tasks):
+    """How many of the runs of a stage are there."""
+    done = runs["setting"].isin(settings).sum()
+    return f"{done} of {len(settings) * len(tasks) * len(contest.CONFIRMATION_SEEDS)} runs"
+
+
+def transfer_outcome(third, choice):
+    """What stage 3 says of the tasks on which nothing was tuned, in a sentence."""
+    where = f"On {' and '.join(contest.TRANSFER_TASKS)}, on which nothing was tuned,"
+    compared = contest.samples(third, choice, contest.TRANSFER_TASKS, [contest.CLIP])
+    if not compared:
+        done = progress(third, [*choice.finalists, contest.CLIP], contest.TRANSFER_TASKS)
+        return f"{where} it is not known yet: {done} are trained."
+    return f"{where} {gain(contest.tested(compared, choice))}."
+
+
+def control_outcome(second, choice):
+    """What stage 3 says of a clip that should move the policy as far as the finalists, in one or two sentences."""
+    where = f"Over `{contest.CONTROL}`, a clip that should move the policy about as far,"
+    found = contest.tested(contest.with_control(second, choice), choice)
     if not found:
-        settings = [*choice.finalists, clip]
-        done = runs["setting"].isin(settings).sum()
-        asked = len(settings) * len(tasks) * len(contest.CONFIRMATION_SEEDS)
-        return f"{where} it is not known yet: {done} of {asked} runs are trained."
-    gaining = [f"`{finalist}`" for finalist, beside in found.items() if beside[clip][1] > 0.5]
-    gain = f"a gain of {' and '.join(gaining)}" if gaining else "no gain"
-    chances = [f"{estimate(beside[clip], 3)} for `{finalist}`" for finalist, beside in found.items()]
-    return f"{where} {gain} is shown: the probability is {' and '.join(chances)}."
+        done = progress(second, [contest.CONTROL], contest.CONFIRMATION_TASKS)
+        return f"{where} it is not known yet: {done} of that clip are trained."
+    itself = {contest.CONTROL: found.pop(contest.CONTROL)}
+    return f"{where} {gain(found)}. Over `{contest.CLIP}` {gain(itself)}."
 
 
 def outcome(scores, choice, second):
@@ -524,11 +553,9 @@ def outcome(scores, choice, second):
         return "In the screening no other setting scored above the clip, so there was none to confirm."
     found = contest.confirmed(second, choice)
     if not found:
-        settings = contest.settings_of_stage_2(choice)
-        done = second["setting"].isin(settings).sum()
-        asked = len(settings) * len(contest.CONFIRMATION_TASKS) * len(contest.CONFIRMATION_SEEDS)
+        done = progress(second, contest.settings_of_stage_2(choice), contest.CONFIRMATION_TASKS)
         names = " and ".join(f"`{name}`" for name in choice.finalists)
-        trained = f"{done} of {asked} runs on new seeds, theirs and the clip's, are trained"
+        trained = f"{done} on new seeds, theirs and the clip's, are trained"
         return f"Not answered yet: the screening chose {names}; {trained}."
     is_beaten = any(contest.answer(intervals) == contest.BEATS for intervals in found.values())
     sentences = ["Yes." if is_beaten else "No β_t is shown to beat the clip."]
@@ -563,25 +590,24 @@ def contest_sections(every_run, curves):
         "lack_of_fit": ", ".join(f"{told} on {task}" for task, told in lack_of_fit(over_kl).items()),
         "outcome": outcome(scores, choice, second),
     }
-    if not choice or not contest.confirmed(second, choice):
+    confirmation = contest.samples(second, choice) if choice else {}
+    if not confirmation:
         return found
-
-    def both(name, runs, tasks, clips):
-        settings = [*choice.finalists, *clips]
-        tests, regions = contest_tables(runs[runs["setting"].isin(settings)], curves, choice, tasks, clips)
-        return {name: tests, f"{name}_region": regions}
-
-    other_tasks = f"On {' and '.join(contest.TRANSFER_TASKS)}, on which nothing was tuned,"
-    as_far = f"Over `{contest.CONTROL}`, a clip that moves the policy about as far,"
-    pooled = contest.with_earlier_clip(every_run, choice)
+    transfer = contest.samples(third, choice, contest.TRANSFER_TASKS, [contest.CLIP])
+    control = contest.with_control(second, choice)
+    of_stages = {
+        "confirmation": contest_tables(second, curves, choice, contest.CONFIRMATION_TASKS, confirmation),
+        "transfer": contest_tables(third, curves, choice, contest.TRANSFER_TASKS, transfer),
+        "control": contest_tables(second, curves, choice, contest.CONFIRMATION_TASKS, control),
+    }
     return {
         **found,
-        **both("confirmation", second, contest.CONFIRMATION_TASKS, contest.clips_of_stage_2(choice)),
-        **both("transfer", third, contest.TRANSFER_TASKS, [contest.CLIP]),
-        **both("control", second, contest.CONFIRMATION_TASKS, [contest.CONTROL]),
-        "transfer_outcome": further(other_tasks, third, choice, contest.TRANSFER_TASKS, contest.CLIP),
-        "control_outcome": further(as_far, second, choice, contest.CONFIRMATION_TASKS, contest.CONTROL),
-        "with_earlier_clip": " and ".join(f"{estimate(one, 3)} for `{name}`" for name, one in pooled.items()),
+        **{name: tests for name, (tests, _) in of_stages.items()},
+        **{f"{name}_region": regions for name, (_, regions) in of_stages.items()},
+        "transfer_outcome": transfer_outcome(third, choice),
+        "control_outcome": control_outcome(second, choice),
+        "over_all_tasks": chances(contest.over_all_tasks(second, third, choice)),
+        "with_earlier_clip": chances(contest.with_earlier_clip(every_run, choice)),
     }
 
 

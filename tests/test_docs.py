@@ -28,6 +28,19 @@ def anchor(heading):
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
+def test_nothing_strays_to_the_top_level():
+    """A clone's top level is what the README says is where, and what git, GitHub and the linters ask for."""
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a clone")
+    top = {line.partition("/")[0] for line in listed.stdout.splitlines()}
+    section = README.read_text(encoding="utf-8").partition("## What is where")[2].partition("\n## ")[0]
+    told = {name.strip("/") for name in re.findall(r"^\| `([^`*]+)` \|", section, re.MULTILINE)}
+    others = {".ci", ".gitattributes", ".github", ".gitignore", "CITATION.cff", "LICENSE", "README.md"}
+    others |= {"requirements.txt", "ruff.toml"}
+    assert {name for name in top if not re.fullmatch(r"ppo_\w+\.py", name)} == told | others
+
+
 def commands():
     """Of the lines of all documents those that call a script at the top or benchmark.sh, from there on, as words."""
     for path in DOCUMENTS:

@@ -551,7 +551,8 @@ def test_the_test_of_stage_2():
     assert figures.confirmation(runs.drop(index=runs.index[0]), choice) is None
     assert figures.confirmation(runs, None) is None
     curves = pd.DataFrame({"run": runs["run"], "approx_kl": np.where(runs["variant"] == "soft", 0.04, 0.02), "in": 0.9})
-    tests, regions = tables.contest_tables(runs, curves, choice, contest.CONFIRMATION_TASKS)
+    compared = contest.samples(runs, choice)
+    tests, regions = tables.contest_tables(runs, curves, choice, contest.CONFIRMATION_TASKS, compared)
     assert "| soft |" + " 0.040, 10 % |" * 5 in regions
     assert "| clip |" + " 0.020, 10 % |" * 5 in regions
     value, low, high = found["soft"]["clip"]
@@ -560,7 +561,8 @@ def test_the_test_of_stage_2():
     told = f"| `soft` over `clip` | {of_tasks} | {value:.3f} [{low:.3f}, {high:.3f}] | {p:.4f} | beats the clip |"
     assert told in tests
     missing = runs.drop(index=runs.index[0])
-    assert tables.contest_tables(missing, curves, choice, contest.CONFIRMATION_TASKS) == ("", "")
+    compared = contest.samples(missing, choice)
+    assert tables.contest_tables(missing, curves, choice, contest.CONFIRMATION_TASKS, compared) == ("", "")
     scores = {"clip": 1.0}
     told = tables.outcome(scores, choice, runs)
     value, low, high = found["spo"]["clip_eps"]
@@ -601,15 +603,11 @@ def test_stage_3_asks_only_which_run_returns_more():
     choice = contest.Choice("clip", ["soft"])
     assert contest.third_stage(rows).empty  # they are in another folder
     runs = contest.third_stage(rows.assign(run="stage3/" + rows["run"]))
-    value, *_ = contest.confirmed(runs, choice, contest.TRANSFER_TASKS)["soft"]["clip"]
-    assert value == pytest.approx((14 / 15 + 1) / 2)
-    told = tables.further("There", runs, choice, contest.TRANSFER_TASKS, "clip")
-    assert told.startswith("There a gain of `soft` is shown: the probability is 0.967 [")
-    worse = runs.assign(score=-runs["score"])
-    told = tables.further("There", worse, choice, contest.TRANSFER_TASKS, "clip")
-    assert told.startswith("There no gain is shown: the probability is 0.033 [")
-    told = tables.further("There", runs[1:], choice, contest.TRANSFER_TASKS, "clip")
-    assert told == "There it is not known yet: 59 of 60 runs are trained."
+    told = tables.transfer_outcome(runs, choice)
+    assert "a gain of `soft` is shown: the probability is 0.967 [" in told  # (14 / 15 + 1) / 2
+    told = tables.transfer_outcome(runs.assign(score=-runs["score"]), choice)
+    assert "no gain is shown: the probability is 0.033 [" in told
+    assert tables.transfer_outcome(runs[1:], choice).endswith("it is not known yet: 59 of 60 runs are trained.")
 
 
 def test_the_clip_with_its_earlier_seeds():
@@ -630,6 +628,25 @@ def test_the_clip_with_its_earlier_seeds():
     assert contest.with_earlier_clip(second, choice) == {}
 
 
+def test_all_tasks_of_stages_2_and_3():
+    """The finalist is above the clip on the five tasks and below on the two."""
+
+    def runs_of(tasks, mean):
+        returns = {
+            (task, variant): dict.fromkeys(contest.CONFIRMATION_SEEDS, value)
+            for task in tasks
+            for variant, value in (("soft", mean), ("clip", 500))
+        }
+        rows = rows_of(returns, discrete=False)
+        return rows.assign(run="stage3/" + rows["run"])
+
+    second = contest.second_stage(runs_of(contest.CONFIRMATION_TASKS, 1000))
+    third = contest.third_stage(runs_of(contest.TRANSFER_TASKS, 100))
+    choice = contest.Choice("clip", ["soft"])
+    assert contest.over_all_tasks(second, third, choice)["soft"] == pytest.approx((5 / 7, 5 / 7, 5 / 7))
+    assert contest.over_all_tasks(second, third[1:], choice) == {}
+
+
 def test_the_control_of_stage_3():
     """It stands beside the finalists in tables of its own, and in neither stage 1 nor the answer of stage 2."""
     returns = {
@@ -642,8 +659,13 @@ def test_the_control_of_stage_3():
     rows = rows.assign(run="stage3/" + rows["run"])
     runs = contest.second_stage(rows)
     choice = contest.Choice("clip", ["soft"])
-    beside = contest.confirmed(runs, choice, clips=[contest.CONTROL])
-    assert beside["soft"][contest.CONTROL][0] == 0
+    told = tables.control_outcome(runs, choice)
+    assert "no gain is shown: the probability is 0.000 [0.000, 0.000] for `soft`." in told
+    itself = "a gain of `clip_eps --eps 0.25` is shown: the probability is 1.000 [1.000, 1.000]"
+    assert told.endswith(f"Over `clip` {itself} for `clip_eps --eps 0.25`.")
+    is_control = runs["setting"] == contest.CONTROL
+    missing = runs.drop(index=runs.index[is_control][0])
+    assert tables.control_outcome(missing, choice).endswith("known yet: 74 of 75 runs of that clip are trained.")
     assert contest.confirmed(runs, choice)["soft"]["clip"][0] == 1
     assert contest.first_stage(rows.assign(seed=0)[rows["variant"] == "clip_eps"]).empty
 

@@ -123,7 +123,7 @@ def test_objective_is_theorem_2(script, pairs):
 
 @pytest.mark.parametrize("script", KL_FORMS)
 def test_beta_is_minus_w_times_advantage_where_killed_and_held_constant(script):
-    """β_t read off the objective w Â - β_t KL, KL = -log w; were it not detached, the gradient would hold dβ_t KL."""
+    """β_t read off the objective w Â - β_t kl, kl = -log w; were it not detached, the gradient would hold dβ_t kl."""
     log_ratio, advantages = grid(0.2)
     for old_logprob in (-7.5, 4.25):
         objective, gradient, ratio = evaluated(script, log_ratio, advantages, 0.2, old_logprob)
@@ -144,7 +144,7 @@ def estimate(estimator, new_logprob, old_logprob):
     ("estimator", "kl_gradient"), [("sample", lambda ratio: -np.ones_like(ratio)), ("k3", lambda ratio: ratio - 1)]
 )
 def test_kl_scalar_gradient_with_an_estimator(estimator, kl_gradient):
-    """d/dlog π_new of w Â - β KL, where KL = -log w or (w - 1) - log w."""
+    """d/dlog π_new of w Â - β kl, where kl = -log w or (w - 1) - log w."""
     log_ratio, advantages = (x.ravel() for x in np.meshgrid(np.linspace(-3, 3, 61), np.linspace(-2, 2, 9)))
     for beta in (0.0, 0.5, 30.0):
         new = torch.as_tensor(log_ratio).requires_grad_()
