@@ -210,8 +210,13 @@ def of_one_setting(runs, names):
     return runs[setting == setting[best]]
 
 
+def apart(runs):
+    """The runs in the folders of those that stand apart."""
+    return runs[runs["run"].str.startswith(APART)]
+
+
 def not_apart(runs):
-    """The runs that are not in the folder of those that stand apart."""
+    """The others."""
     return runs[~runs["run"].str.startswith(APART)]
 
 

@@ -68,20 +68,15 @@ def first_stage(every_run):
     return runs[runs["setting"] != CONTROL]
 
 
-def is_apart(every_run):
-    """Which runs are in the folders of stages 2 and 3."""
-    return every_run["run"].str.startswith(compare.APART)
-
-
 def second_stage(every_run):
     """The runs of the confirmation, and on its tasks those of stage 3's control, as stage gives them."""
-    return stage(every_run[is_apart(every_run)], CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
+    return stage(compare.apart(every_run), CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
 
 
 def third_stage(every_run):
     """The runs of stage 3's own tasks, as stage gives them. These have no scores, and the test asks only which of two
     runs returns more: so a run's score is its final return, and that of a run without one is below all others."""
-    runs = stage(every_run[is_apart(every_run)], TRANSFER_TASKS, CONFIRMATION_SEEDS)
+    runs = stage(compare.apart(every_run), TRANSFER_TASKS, CONFIRMATION_SEEDS)
     returns = runs["final_return"]
     return runs.assign(score=returns.fillna(returns.min() - 1))
 
@@ -136,75 +131,83 @@ def level(choice):
     return 1 - estimates.LEVEL / len(choice.finalists)
 
 
-def samples(runs, choice, tasks=CONFIRMATION_TASKS, clips=None):
-    """{finalist: {clip: scores}} from the runs of stage 2 or 3, with the scores as estimates.improvement takes them;
-    the clips are, if they are not given, the clip at its default and at its best ε. Empty until all runs are there."""
-    clips = clips or clips_of_stage_2(choice)
-    complete = cells(runs, tasks, CONFIRMATION_SEEDS)
-    if not {*choice.finalists, *clips} <= set(complete):
-        return {}
+class Comparison(NamedTuple):
+    """A setting beside a clip: the scores of both, {task: (seeds,)}, and (probability of improvement, low, high)."""
 
-    def beside(finalist, clip):
-        return [complete[name][task] for name in (finalist, clip) for task in tasks]
-
-    return {finalist: {clip: beside(finalist, clip) for clip in clips} for finalist in choice.finalists}
+    setting: str
+    clip: str
+    scores: dict
+    clip_scores: dict
+    improvement: tuple
 
 
-def with_control(runs, choice):
-    """The same beside the control of stage 3, and the control itself beside the clip at its default."""
-    finalists = samples(runs, choice, clips=[CONTROL])
-    control = samples(runs, choice._replace(finalists=[CONTROL]), clips=[CLIP])
-    return finalists | control if finalists and control else {}
-
-
-def tested(compared, choice):
-    """{finalist: {clip: (probability of improvement, low, high)}} of samples."""
-    return {
-        finalist: {
-            clip: estimates.interval(estimates.improvement, scores, level=level(choice))
-            for clip, scores in beside.items()
-        }
-        for finalist, beside in compared.items()
-    }
-
-
-def confirmed(runs, choice):
-    """What stage 2 says, as tested gives it. Empty until all its runs are there."""
-    return tested(samples(runs, choice), choice)
-
-
-def with_earlier_clip(every_run, choice):
-    """{finalist: (probability of improvement, low, high)} over the clip at its default, to whose runs of stage 2 those
-    with the seeds of the published grid are added. No part of the protocol. Empty until all runs are there."""
-    earlier = stage(every_run[~is_apart(every_run)], CONFIRMATION_TASKS, compare.SEEDS)
-    added = cells(earlier[earlier["setting"] == CLIP], CONFIRMATION_TASKS, compare.SEEDS)
-    if CLIP not in added:
-        return {}
-    found = {}
-    for finalist, beside in samples(second_stage(every_run), choice, clips=[CLIP]).items():
-        ours, clip = np.split(np.array(beside[CLIP]), 2)
-        more = [np.append(scores, added[CLIP][task]) for scores, task in zip(clip, CONFIRMATION_TASKS, strict=True)]
-        found[finalist] = estimates.interval(estimates.improvement, [*ours, *more], level=level(choice))
+def compared(complete, pairs, choice):
+    """A Comparison of each pair (setting, clip), from what cells gives. Empty until that has all of them."""
+    if not {name for pair in pairs for name in pair} <= set(complete):
+        return []
+    found = []
+    for setting, clip in pairs:
+        scores, clip_scores = complete[setting], complete[clip]
+        samples = [*scores.values(), *clip_scores.values()]
+        improvement = estimates.interval(estimates.improvement, samples, level=level(choice))
+        found.append(Comparison(setting, clip, scores, clip_scores, improvement))
     return found
+
+
+def confirmed(second, choice):
+    """Stage 2: the finalists beside the clip at its default and at its best ε."""
+    complete = cells(second, CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
+    pairs = [(finalist, clip) for finalist in choice.finalists for clip in clips_of_stage_2(choice)]
+    return compared(complete, pairs, choice)
+
+
+def transferred(third, choice):
+    """Stage 3: the finalists beside the clip at its default on the tasks on which nothing was tuned."""
+    complete = cells(third, TRANSFER_TASKS, CONFIRMATION_SEEDS)
+    return compared(complete, [(finalist, CLIP) for finalist in choice.finalists], choice)
+
+
+def with_control(second, choice):
+    """Stage 3: the finalists beside the control, and the control beside the clip at its default."""
+    complete = cells(second, CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
+    pairs = [(finalist, CONTROL) for finalist in choice.finalists]
+    return compared(complete, [*pairs, (CONTROL, CLIP)], choice)
 
 
 def over_all_tasks(second, third, choice):
-    """{finalist: (probability of improvement, low, high)} over the clip at its default, with the tasks of stages 2 and
-    3 together. No part of the protocol. Empty until all runs are there."""
-    confirmation = samples(second, choice, clips=[CLIP])
-    transfer = samples(third, choice, TRANSFER_TASKS, [CLIP])
+    """The finalists beside the clip at its default on the tasks of stages 2 and 3 together. No part of the protocol."""
+    of_second = cells(second, CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
+    of_third = cells(third, TRANSFER_TASKS, CONFIRMATION_SEEDS)
+    complete = {name: of_second[name] | of_third[name] for name in of_second if name in of_third}
+    return compared(complete, [(finalist, CLIP) for finalist in choice.finalists], choice)
+
+
+def with_earlier_clip(every_run, choice):
+    """Stage 2 beside the clip at its default, to whose runs those with the seeds of the published grid are added. No
+    part of the protocol."""
+    complete = cells(second_stage(every_run), CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
+    earlier = stage(compare.not_apart(every_run), CONFIRMATION_TASKS, compare.SEEDS)
+    of_earlier = cells(earlier[earlier["setting"] == CLIP], CONFIRMATION_TASKS, compare.SEEDS)
+    if CLIP not in complete or CLIP not in of_earlier:
+        return []
+    complete[CLIP] = {task: np.append(scores, of_earlier[CLIP][task]) for task, scores in complete[CLIP].items()}
+    return compared(complete, [(finalist, CLIP) for finalist in choice.finalists], choice)
+
+
+def answers(comparisons):
+    """{setting: the answer of its test in words}, from its Comparisons with one clip or with two."""
     found = {}
-    for finalist in choice.finalists if confirmation and transfer else []:
-        ours, clip = np.split(np.array(confirmation[finalist][CLIP]), 2)
-        more_ours, more_clip = np.split(np.array(transfer[finalist][CLIP]), 2)
-        scores = [*ours, *more_ours, *clip, *more_clip]
-        found[finalist] = estimates.interval(estimates.improvement, scores, level=level(choice))
+    for setting in dict.fromkeys(comparison.setting for comparison in comparisons):
+        of_setting = [comparison for comparison in comparisons if comparison.setting == setting]
+        above = [comparison.clip for comparison in of_setting if is_above(comparison)]
+        if len(above) == len(of_setting):
+            found[setting] = BEATS
+        else:
+            found[setting] = "beats the clip at its default alone" if CLIP in above else "is not shown to beat the clip"
     return found
 
 
-def answer(intervals):
-    """The answer of a finalist's test in words, from its {clip: (probability of improvement, low, high)}."""
-    above = [clip for clip, (_, low, _) in intervals.items() if low > 0.5]
-    if len(above) == len(intervals):
-        return BEATS
-    return "beats the clip at its default alone" if CLIP in above else "is not shown to beat the clip"
+def is_above(comparison):
+    """Whether the interval lies above an even chance."""
+    _, low, _ = comparison.improvement
+    return low > 0.5

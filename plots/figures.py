@@ -756,23 +756,22 @@ def two_lines(setting):
     return f"{variant}\n{argument_values(arguments)}".strip()
 
 
-def draw_confirmed(ax, samples, found):
-    """Draws {finalist: {clip: (probability of improvement, low, high)}}, a row an interval, and below it the
-    probability on each task, as the first letters of its name, from contest.samples."""
+def draw_confirmed(ax, comparisons):
+    """Draws the probabilities of improvement of contest.confirmed, a row an interval, and below it the probability on
+    each task, as the first letters of its name."""
     labels = []
-    for finalist, intervals in found.items():
-        variant = finalist.split()[0]
-        for clip, interval in intervals.items():
-            y = len(labels)
-            draw_interval(ax, y, variant, interval, tables.estimate(interval, 3))
-            ours, theirs = np.split(np.array(samples[finalist][clip]), 2)
-            chances = [estimates.improvement(*pair) for pair in zip(ours, theirs, strict=True)]
-            lines = [0.25, 0.45]  # below the interval; neighbours take turns, so that they do not overlap
-            for rank, place in enumerate(np.argsort(chances)):
-                name = contest.CONFIRMATION_TASKS[place][:2]
-                at = (chances[place], y + lines[rank % 2])
-                ax.annotate(name, at, ha="center", va="center", fontsize=7, color=style(variant)["color"])
-            labels.append(f"{variant}\nover {clip}")
+    for y, comparison in enumerate(comparisons):
+        variant = comparison.setting.split()[0]
+        draw_interval(ax, y, variant, comparison.improvement, tables.estimate(comparison.improvement, 3))
+        chances = {
+            task: estimates.improvement(scores, comparison.clip_scores[task])
+            for task, scores in comparison.scores.items()
+        }
+        lines = [0.25, 0.45]  # below the interval; neighbours take turns, so that they do not overlap
+        for rank, task in enumerate(sorted(chances, key=chances.get)):
+            at = (chances[task], y + lines[rank % 2])
+            ax.annotate(task[:2], at, ha="center", va="center", fontsize=7, color=style(variant)["color"])
+        labels.append(f"{variant}\nover {comparison.clip}")
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.4, -0.8)
     ax.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
@@ -783,8 +782,8 @@ def draw_confirmed(ax, samples, found):
 def confirmation(runs, choice):
     """Stage 2 of contest.py: every run's final return, a panel a task, and the test of each finalist. None as long as
     runs of a stage are missing."""
-    found = contest.confirmed(runs, choice) if choice else {}
-    if not found:
+    confirmed = contest.confirmed(runs, choice) if choice else []
+    if not confirmed:
         return None
     settings = contest.settings_of_stage_2(choice)
     runs = runs[runs["setting"].isin(settings)]
@@ -800,7 +799,7 @@ def confirmation(runs, choice):
         ax.xaxis.set_major_locator(MaxNLocator(4))
         write_diverged(ax, runs[runs["env_id"] == task])
     last.set_axis_on()
-    draw_confirmed(last, contest.samples(runs, choice), found)
+    draw_confirmed(last, confirmed)
     percent = 100 * contest.level(choice)
     caption = (
         "Final returns of seeds 20 to 34, on scales of their own: dots every seed, diamonds their mean, line that of "
@@ -813,7 +812,7 @@ def confirmation(runs, choice):
 def confirmation_kl(runs, curves, choice):
     """How far the settings of stage 2, and the control of stage 3 when all its runs are there, let the policy move: KL
     and the shares of the three sets, a column a task. None as long as runs of stage 2 are missing."""
-    if not choice or not contest.samples(runs, choice):
+    if not choice or not contest.confirmed(runs, choice):
         return None
     settings = contest.settings_of_stage_2(choice)
     if contest.with_control(runs, choice):

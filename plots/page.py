@@ -378,8 +378,7 @@ def paper():
 
 
 def over_kl(runs, every_run, curves):
-    """The settings of each task that have a return and a KL, in lines along an argument, as in the picture
-    return_over_kl."""
+    """The settings of each task that have a return and a KL, those of stage 1 too, in lines along an argument."""
     points = figures.setting_points(compare.settings(runs, every_run), curves)
     points = [point for point in points if 0 < point["kl"] < np.inf and np.isfinite(point["final_return"])]
     lines = []
@@ -435,7 +434,7 @@ def page(runs, curves):
         "tasks": in_order([*compare.TASKS, *runs["env_id"]], compare.TASKS),
         "methods": in_order([*compare.MAIN, *runs["variant"]], compare.MAIN),
         "main": compare.MAIN,
-        "looks": looks([*compare.MAIN, *runs["variant"], "none", "spo", "rollback"]),
+        "looks": looks([*compare.MAIN, *runs["variant"]]),
         "colors": plotly.colors.diverging.PiYG,
         "lines": lines,
         "means": means,

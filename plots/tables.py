@@ -14,20 +14,10 @@ FEW_POINTS = 10  # a mean return below it, of either sign, is told with a digit 
 ENOUGH_TASKS = 4  # to say of a coefficient whether it beats the clip
 DASH = "—"  # no run, or nothing to compare with
 CONTEST = [  # the sections of contest.py
-    "screening",
-    "distance",
-    "lack_of_fit",
-    "confirmation",
-    "confirmation_region",
-    "transfer",
-    "transfer_region",
-    "control",
-    "control_region",
-    "outcome",
-    "transfer_outcome",
-    "control_outcome",
-    "over_all_tasks",
-    "with_earlier_clip",
+    *("screening", "distance", "lack_of_fit", "outcome"),
+    *("confirmation", "confirmation_region", "with_earlier_clip"),
+    *("transfer", "transfer_region", "transfer_outcome", "over_all_tasks"),
+    *("control", "control_region", "control_outcome"),
 ]
 
 # Heading of each table in docs/tables.md, and how to read it.
@@ -466,54 +456,53 @@ def lack_of_fit(found):
     return {task: verdict(p) for task, p in corrected(fits).items()}
 
 
-def distance_table(found):
+def distance_table(found, fits):
     """Each setting of stage 1 beside the clip at the same KL; below it, whether all are one function of the KL. From
-    settings_over_kl's result."""
+    what settings_over_kl and lack_of_fit give."""
     rows = [["setting", *found]]
     for setting in contest.SETTINGS:
         entries = [beside_clip_line(settings, setting) for settings in found.values()]
         if setting not in contest.CLIPS and set(entries) != {DASH}:
             rows.append([f"`{setting}`", *entries])
-    return markdown([*rows, ["lack of fit", *lack_of_fit(found).values()]])
+    return markdown([*rows, ["lack of fit", *fits.values()]])
 
 
-def contest_tables(runs, curves, choice, tasks, compared):
+def contest_tables(runs, curves, comparisons):
     """Two tables of stage 2 or 3, as soon as all its runs are there: of each setting the final returns and of each
-    comparison the test; and how far each setting lets the policy move. With compared as contest.samples gives it."""
-    if not compared:
+    contest.Comparison the test; and how far each setting lets the policy move."""
+    if not comparisons:
         return "", ""
-    rows = [["comparison", *tasks, "all", "p", "answer"]]
-    for ours, intervals in contest.tested(compared, choice).items():
-        for clip, interval in intervals.items():
-            scores = compared[ours][clip]
-            pairs = zip(scores[: len(tasks)], scores[len(tasks) :], strict=True)
-            rows.append(
-                [
-                    f"`{ours}` over `{clip}`",
-                    *(number(estimates.improvement(*pair), 2) for pair in pairs),
-                    estimate(interval, 3),
-                    number(estimates.improvement_p(*scores), 4),
-                    contest.answer(intervals),
-                ]
-            )
-    settings = {*compared, *(clip for beside in compared.values() for clip in beside)}
+    answers = contest.answers(comparisons)
+    rows = [["comparison", *comparisons[0].scores, "all", "p", "answer"]]
+    for comparison in comparisons:
+        scores, clip_scores = comparison.scores.values(), comparison.clip_scores.values()
+        of_tasks = [estimates.improvement(*pair) for pair in zip(scores, clip_scores, strict=True)]
+        rows.append(
+            [
+                f"`{comparison.setting}` over `{comparison.clip}`",
+                *(number(chance, 2) for chance in of_tasks),
+                estimate(comparison.improvement, 3),
+                number(estimates.improvement_p(*scores, *clip_scores), 4),
+                answers[comparison.setting],
+            ]
+        )
+    settings = {name for comparison in comparisons for name in (comparison.setting, comparison.clip)}
     runs = runs[runs["setting"].isin(settings)]
     returns = crossed(runs, ["setting"], "env_id", mean_and_std)
     regions = crossed(runs, ["setting"], "env_id", lambda cell: region(cell, curves))
     return f"{returns}\n\n{markdown(rows)}", regions
 
 
-def chances(intervals):
-    """{finalist: (probability of improvement, low, high)} in words."""
-    return " and ".join(f"{estimate(interval, 3)} for `{name}`" for name, interval in intervals.items())
+def chances(comparisons):
+    """The probability of improvement of each setting, in words."""
+    return " and ".join(f"{estimate(each.improvement, 3)} for `{each.setting}`" for each in comparisons)
 
 
-def gain(found):
-    """Which finalists return more, and the probabilities, in words, from contest.tested with one clip for each."""
-    intervals = {name: interval for name, beside in found.items() for interval in beside.values()}
-    gaining = [f"`{name}`" for name, (_, low, _) in intervals.items() if low > 0.5]
+def gain(comparisons):
+    """Which settings return more, and the probabilities, in words."""
+    gaining = [f"`{comparison.setting}`" for comparison in comparisons if contest.is_above(comparison)]
     gained = f"a gain of {' and '.join(gaining)}" if gaining else "no gain"
-    return f"{gained} is shown: the probability is {chances(intervals)}"
+    return f"{gained} is shown: the probability is {chances(comparisons)}"
 
 
 def progress(runs, settings, tasks):
@@ -522,93 +511,84 @@ def progress(runs, settings, tasks):
     return f"{done} of {len(settings) * len(tasks) * len(contest.CONFIRMATION_SEEDS)} runs"
 
 
-def transfer_outcome(third, choice):
-    """What stage 3 says of the tasks on which nothing was tuned, in a sentence."""
-    where = f"On {' and '.join(contest.TRANSFER_TASKS)}, on which nothing was tuned,"
-    compared = contest.samples(third, choice, contest.TRANSFER_TASKS, [contest.CLIP])
-    if not compared:
-        done = progress(third, [*choice.finalists, contest.CLIP], contest.TRANSFER_TASKS)
-        return f"{where} it is not known yet: {done} are trained."
-    return f"{where} {gain(contest.tested(compared, choice))}."
-
-
-def control_outcome(second, choice):
-    """What stage 3 says of a clip that should move the policy as far as the finalists, in one or two sentences."""
-    where = f"Over `{contest.CONTROL}`, a clip that should move the policy about as far,"
-    found = contest.tested(contest.with_control(second, choice), choice)
-    if not found:
-        done = progress(second, [contest.CONTROL], contest.CONFIRMATION_TASKS)
-        return f"{where} it is not known yet: {done} of that clip are trained."
-    itself = {contest.CONTROL: found.pop(contest.CONTROL)}
-    return f"{where} {gain(found)}. Over `{contest.CLIP}` {gain(itself)}."
-
-
-def outcome(scores, choice, second):
-    """What is known of the answer, in one or two sentences, from stage 1's scores and Choice and stage 2's runs."""
+def outcome(scores, choice, second, comparisons):
+    """What is known of the answer, in some sentences: from stage 1's scores and Choice, and stage 2's runs and
+    Comparisons."""
     if not choice:
         return (
             f"Not answered yet: {len(scores)} of {len(contest.SETTINGS)} settings have all their runs of the screening."
         )
     if not choice.finalists:
         return "In the screening no other setting scored above the clip, so there was none to confirm."
-    found = contest.confirmed(second, choice)
-    if not found:
+    if not comparisons:
         done = progress(second, contest.settings_of_stage_2(choice), contest.CONFIRMATION_TASKS)
         names = " and ".join(f"`{name}`" for name in choice.finalists)
         trained = f"{done} on new seeds, theirs and the clip's, are trained"
         return f"Not answered yet: the screening chose {names}; {trained}."
-    is_beaten = any(contest.answer(intervals) == contest.BEATS for intervals in found.values())
-    sentences = ["Yes." if is_beaten else "No β_t is shown to beat the clip."]
-    for finalist, intervals in found.items():
-        chances = [f"than one of `{clip}` is {estimate(interval, 3)}" for clip, interval in intervals.items()]
-        told = (
-            f"`{finalist}` {contest.answer(intervals)}: the probability that its run returns more "
-            f"{' and '.join(chances)}"
-        )
-        if contest.answer(intervals) != contest.BEATS:
-            highest = max(high for _, _, high in intervals.values())
+    answers = contest.answers(comparisons)
+    sentences = ["Yes." if contest.BEATS in answers.values() else "No β_t is shown to beat the clip."]
+    for finalist, answer in answers.items():
+        of_finalist = [comparison for comparison in comparisons if comparison.setting == finalist]
+        over = [f"than one of `{each.clip}` is {estimate(each.improvement, 3)}" for each in of_finalist]
+        told = f"`{finalist}` {answer}: the probability that its run returns more {' and '.join(over)}"
+        if answer != contest.BEATS:
+            highest = max(high for _, _, high in (comparison.improvement for comparison in of_finalist))
             told += f", so one above {number(highest, 3)} is excluded"
         sentences.append(f"{told}.")
     sentences.append(f"In brackets are {100 * contest.level(choice):g} % intervals.")
     return " ".join(sentences)
 
 
+def transfer_outcome(third, choice, comparisons):
+    """What stage 3 says of the tasks on which nothing was tuned, in a sentence."""
+    where = f"On {' and '.join(contest.TRANSFER_TASKS)}, on which nothing was tuned,"
+    if comparisons:
+        return f"{where} {gain(comparisons)}."
+    done = progress(third, [*choice.finalists, contest.CLIP], contest.TRANSFER_TASKS)
+    return f"{where} it is not known yet: {done} are trained."
+
+
+def control_outcome(second, comparisons):
+    """What stage 3 says of a clip that should move the policy as far as the finalists, in one or two sentences."""
+    where = f"Over `{contest.CONTROL}`, a clip that should move the policy about as far,"
+    if comparisons:
+        *finalists, itself = comparisons
+        return f"{where} {gain(finalists)}. Over `{contest.CLIP}` {gain([itself])}."
+    done = progress(second, [contest.CONTROL], contest.CONFIRMATION_TASKS)
+    return f"{where} it is not known yet: {done} of that clip are trained."
+
+
 def contest_sections(every_run, curves):
-    """The tables of both stages of contest.py, and what is known of the answer; all empty if of stage 1 there is none
+    """The tables of all stages of contest.py, and what is known of the answer; all empty if of stage 1 there is none
     but the clip."""
     first = contest.first_stage(every_run)
     if first["setting"].isin(contest.CLIPS).all():
         return dict.fromkeys(CONTEST, "")
     second = contest.second_stage(every_run)
-    third = contest.third_stage(every_run)
     scores = contest.screening_scores(first)
     choice = contest.chosen(scores)
+    confirmed = contest.confirmed(second, choice) if choice else []
     over_kl = settings_over_kl(first, curves)
+    fits = lack_of_fit(over_kl)
     found = dict.fromkeys(CONTEST, "") | {
         "screening": screening_table(first, scores),
-        "distance": distance_table(over_kl),
-        "lack_of_fit": ", ".join(f"{told} on {task}" for task, told in lack_of_fit(over_kl).items()),
-        "outcome": outcome(scores, choice, second),
+        "distance": distance_table(over_kl, fits),
+        "lack_of_fit": ", ".join(f"{told} on {task}" for task, told in fits.items()),
+        "outcome": outcome(scores, choice, second, confirmed),
     }
-    confirmation = contest.samples(second, choice) if choice else {}
-    if not confirmation:
+    if not confirmed:
         return found
-    transfer = contest.samples(third, choice, contest.TRANSFER_TASKS, [contest.CLIP])
+    third = contest.third_stage(every_run)
+    transferred = contest.transferred(third, choice)
     control = contest.with_control(second, choice)
-    of_stages = {
-        "confirmation": contest_tables(second, curves, choice, contest.CONFIRMATION_TASKS, confirmation),
-        "transfer": contest_tables(third, curves, choice, contest.TRANSFER_TASKS, transfer),
-        "control": contest_tables(second, curves, choice, contest.CONFIRMATION_TASKS, control),
-    }
-    return {
-        **found,
-        **{name: tests for name, (tests, _) in of_stages.items()},
-        **{f"{name}_region": regions for name, (_, regions) in of_stages.items()},
-        "transfer_outcome": transfer_outcome(third, choice),
-        "control_outcome": control_outcome(second, choice),
-        "over_all_tasks": chances(contest.over_all_tasks(second, third, choice)),
-        "with_earlier_clip": chances(contest.with_earlier_clip(every_run, choice)),
-    }
+    found["confirmation"], found["confirmation_region"] = contest_tables(second, curves, confirmed)
+    found["transfer"], found["transfer_region"] = contest_tables(third, curves, transferred)
+    found["control"], found["control_region"] = contest_tables(second, curves, control)
+    found["transfer_outcome"] = transfer_outcome(third, choice, transferred)
+    found["control_outcome"] = control_outcome(second, control)
+    found["over_all_tasks"] = chances(contest.over_all_tasks(second, third, choice))
+    found["with_earlier_clip"] = chances(contest.with_earlier_clip(every_run, choice))
+    return found
 
 
 def cost_table(runs, every_run):
@@ -631,16 +611,6 @@ def core_hours(runs):
 # Numbers to stand within a sentence
 
 
-def like_clip(runs):
-    """Where runs of other variants ended with the parameters of clip's run of their seed, bit for bit."""
-    is_clip = runs["variant"] == "clip"
-    pairs = runs[~is_clip].merge(runs[is_clip], on=["env_id", "seed"], suffixes=("", "_clip"))
-    pairs["same"] = (pairs["params_sha256"] == pairs["params_sha256_clip"]) & (pairs["params_sha256"] != "")
-    counts = pairs.groupby(["variant", "env_id"], observed=True)["same"].agg(["sum", "size"])
-    counts = counts[counts["sum"] > 0]
-    return ", ".join(f"{variant} on {task} ({n} of {of})" for (variant, task), (n, of) in counts.T.items())
-
-
 def extreme_kls(runs, curves):
     """The smallest and the largest median KL of an iteration among tasks, each with its task; empty without runs."""
     if runs.empty:
@@ -653,14 +623,9 @@ def extreme_kls(runs, curves):
 def kl_numbers(runs, curves):
     """The smallest and the largest median KL of an iteration, under β = 1 and under the clip."""
     of_fixed = runs[(runs["variant"] == "kl_fixed") & (runs.get("--beta") == 1)]
-    smallest, largest = extreme_kls(of_fixed, curves)
-    smallest_clip, largest_clip = extreme_kls(compare.runs_of(runs, "clip"), curves)
-    return {
-        "smallest_kl": smallest,
-        "largest_kl": largest,
-        "smallest_clip_kl": smallest_clip,
-        "largest_clip_kl": largest_clip,
-    }
+    names = ("smallest_kl", "largest_kl", "smallest_clip_kl", "largest_clip_kl")
+    kls = [*extreme_kls(of_fixed, curves), *extreme_kls(compare.runs_of(runs, "clip"), curves)]
+    return dict(zip(names, kls, strict=True))
 
 
 def coefficient_numbers(found):
@@ -672,11 +637,10 @@ def coefficient_numbers(found):
         if variant in compare.BETAS and aggregate.improvement and len(aggregate.tasks) >= ENOUGH_TASKS
     }
     if not improvements:
-        return dict.fromkeys(("coefficients", "best_coefficient", "best_improvement", "coefficients_above_clip"), "")
+        return dict.fromkeys(("best_coefficient", "best_improvement", "coefficients_above_clip"), "")
     best = max(improvements, key=lambda variant: improvements[variant][0])
     above = sum(low > 0.5 for _, low, _ in improvements.values())
     return {
-        "coefficients": f"{len(improvements)}",
         "best_coefficient": best,
         "best_improvement": estimate(improvements[best]),
         "coefficients_above_clip": f"{above} of {len(improvements)}",
@@ -741,13 +705,10 @@ def sections(runs, every_run, curves):
         "triples": f"{same.sum()} of {len(same)}",
         "differing": differing(beside_paper),
         "scalar_differing": differing(tests_beside_clip(scalar)),
-        "betas_differing": differing(tests_beside_clip(betas)),
-        "betas_like_clip": like_clip(betas),
         "grid_runs": f"{len(protocol):,}",
         "grid_core_hours": number(core_hours(protocol), 1),
         "runs": f"{len(every_run):,}",
         "core_hours": number(core_hours(every_run), 1),
-        "versions": "; ".join(sorted(set(every_run["versions"]))),
     }
     improvements = {variant: aggregate.improvement for variant, aggregate in (betas_overall | overall).items()}
     for variant in compare.VARIANTS:

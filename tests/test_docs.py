@@ -1,4 +1,4 @@
-"""The documents: their links lead somewhere and their commands are accepted."""
+"""The documents: their links lead somewhere, and their commands that train are accepted."""
 
 import importlib
 import re
@@ -13,7 +13,7 @@ from betas.loop import parse
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "betas" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TRAINS = re.compile(
-    r"^ *(?:\S*python |uv run (?:--with-requirements requirements.txt )?)?"
+    r"^ *(?:\S*python )?"
     r"(betas/\w+\.py|ppo_\w+\.py|\./benchmark\.sh)(?= |$)",
     re.MULTILINE,
 )

@@ -525,59 +525,61 @@ def test_the_test_of_stage_2():
     place = contest.CONFIRMATION_TASKS, contest.CONFIRMATION_SEEDS
     runs = contest.stage(rows_of(returns, discrete=False), *place)
     choice = contest.Choice("clip_eps", ["soft", "spo"])
-    found = contest.confirmed(runs, choice)
+    confirmed = contest.confirmed(runs, choice)
+    found = {(comparison.setting, comparison.clip): comparison.improvement for comparison in confirmed}
     samples = [list(returns[task, v].values()) for v in ("soft", "clip") for task in contest.CONFIRMATION_TASKS]
     pairs = list(zip(samples[:5], samples[5:], strict=True))
     chances = [scipy.stats.mannwhitneyu(*pair).statistic / 15**2 for pair in pairs]
-    value, *ends = found["soft"]["clip"]
+    value, *ends = found["soft", "clip"]
     assert value == pytest.approx(np.mean(chances))
     draws = [
         [np.mean(np.subtract.outer(rng.choice(ours, 15), rng.choice(theirs, 15)) > 0) for ours, theirs in pairs]
         for _ in range(2000)
     ]
     assert ends == pytest.approx(np.percentile(np.mean(draws, 1), (1.25, 98.75)), abs=0.02)
-    answers = {finalist: contest.answer(intervals) for finalist, intervals in found.items()}
-    assert answers == {"soft": "beats the clip", "spo": "is not shown to beat the clip"}
-    default_alone = {"clip": (0.6, 0.51, 0.7), "clip_eps": (0.55, 0.49, 0.6)}
-    assert contest.answer(default_alone) == "beats the clip at its default alone"
-    assert contest.confirmed(runs.drop(index=runs.index[0]), choice) == {}
+    assert contest.answers(confirmed) == {"soft": "beats the clip", "spo": "is not shown to beat the clip"}
+    over_clip, over_best = confirmed[:2]
+    default_alone = [over_clip, over_best._replace(improvement=(0.55, 0.49, 0.6))]
+    assert contest.answers(default_alone) == {"soft": "beats the clip at its default alone"}
+    missing = runs.drop(index=runs.index[0])
+    assert contest.confirmed(missing, choice) == []
     drawn = panel(figures.confirmation(runs, choice), "Ant-v4")
     assert [label.get_text() for label in drawn.get_yticklabels()] == ["soft", "spo", "clip", "clip_eps"]
     seeds = [sorted(line.get_xdata()) for line in drawn.lines if len(line.get_xdata()) == 15]
     assert seeds == [sorted(returns["Ant-v4", variant].values()) for variant in ("soft", "spo", "clip", "clip_eps")]
     drawn = panel(figures.confirmation(runs, choice), "probability of improvement")
     bars = [tuple(line.get_xdata()) for line in drawn.lines if line.get_linewidth() == 7]
-    assert bars == [interval[1:] for intervals in found.values() for interval in intervals.values()]
-    assert figures.confirmation(runs.drop(index=runs.index[0]), choice) is None
+    assert bars == [interval[1:] for interval in found.values()]
+    assert figures.confirmation(missing, choice) is None
     assert figures.confirmation(runs, None) is None
     curves = pd.DataFrame({"run": runs["run"], "approx_kl": np.where(runs["variant"] == "soft", 0.04, 0.02), "in": 0.9})
-    compared = contest.samples(runs, choice)
-    tests, regions = tables.contest_tables(runs, curves, choice, contest.CONFIRMATION_TASKS, compared)
+    tests, regions = tables.contest_tables(runs, curves, confirmed)
     assert "| soft |" + " 0.040, 10 % |" * 5 in regions
     assert "| clip |" + " 0.020, 10 % |" * 5 in regions
-    value, low, high = found["soft"]["clip"]
+    value, low, high = found["soft", "clip"]
     of_tasks = " | ".join(f"{chance:.2f}" for chance in chances)
     p = estimates.improvement_p(*map(np.array, samples))
     told = f"| `soft` over `clip` | {of_tasks} | {value:.3f} [{low:.3f}, {high:.3f}] | {p:.4f} | beats the clip |"
     assert told in tests
-    missing = runs.drop(index=runs.index[0])
-    compared = contest.samples(missing, choice)
-    assert tables.contest_tables(missing, curves, choice, contest.CONFIRMATION_TASKS, compared) == ("", "")
-    scores = {"clip": 1.0}
-    told = tables.outcome(scores, choice, runs)
-    value, low, high = found["spo"]["clip_eps"]
+    assert tables.contest_tables(missing, curves, []) == ("", "")
+
+    def told_of(choice, runs):
+        return tables.outcome({"clip": 1.0}, choice, runs, contest.confirmed(runs, choice) if choice else [])
+
+    told = told_of(choice, runs)
+    value, low, high = found["spo", "clip_eps"]
     assert told.startswith("Yes. `soft` beats the clip: ")
     assert "]. `spo` is not shown to beat the clip: " in told
-    excluded = f"one above {max(high, found['spo']['clip'][2]):.3f} is excluded"
+    excluded = f"one above {max(high, found['spo', 'clip'][2]):.3f} is excluded"
     end = f" and than one of `clip_eps` is {value:.3f} [{low:.3f}, {high:.3f}], so {excluded}."
     end += " In brackets are 97.5 % intervals."
     assert told.endswith(end)
-    is_lost = tables.outcome(scores, contest.Choice("clip_eps", ["spo"]), runs)
+    is_lost = told_of(contest.Choice("clip_eps", ["spo"]), runs)
     assert is_lost.startswith("No β_t is shown to beat the clip. ")
     assert is_lost.endswith("In brackets are 95 % intervals.")
-    assert "299 of 300 runs" in tables.outcome(scores, choice, runs.drop(index=runs.index[0]))
-    assert "1 of 16 settings" in tables.outcome(scores, None, runs)
-    assert "none to confirm" in tables.outcome(scores, contest.Choice("clip", []), runs)
+    assert "299 of 300 runs" in told_of(choice, missing)
+    assert "1 of 16 settings" in told_of(None, runs)
+    assert "none to confirm" in told_of(contest.Choice("clip", []), runs)
 
 
 def test_the_p_of_an_improvement():
@@ -603,11 +605,13 @@ def test_stage_3_asks_only_which_run_returns_more():
     choice = contest.Choice("clip", ["soft"])
     assert contest.third_stage(rows).empty  # they are in another folder
     runs = contest.third_stage(rows.assign(run="stage3/" + rows["run"]))
-    told = tables.transfer_outcome(runs, choice)
-    assert "a gain of `soft` is shown: the probability is 0.967 [" in told  # (14 / 15 + 1) / 2
-    told = tables.transfer_outcome(runs.assign(score=-runs["score"]), choice)
-    assert "no gain is shown: the probability is 0.033 [" in told
-    assert tables.transfer_outcome(runs[1:], choice).endswith("it is not known yet: 59 of 60 runs are trained.")
+
+    def told_of(runs):
+        return tables.transfer_outcome(runs, choice, contest.transferred(runs, choice))
+
+    assert "a gain of `soft` is shown: the probability is 0.967 [" in told_of(runs)  # (14 / 15 + 1) / 2
+    assert "no gain is shown: the probability is 0.033 [" in told_of(runs.assign(score=-runs["score"]))
+    assert told_of(runs[1:]).endswith("it is not known yet: 59 of 60 runs are trained.")
 
 
 def test_the_clip_with_its_earlier_seeds():
@@ -622,10 +626,11 @@ def test_the_clip_with_its_earlier_seeds():
     earlier = {(task, "clip"): dict.fromkeys(compare.SEEDS, 2000) for task in contest.CONFIRMATION_TASKS}
     every_run = pd.concat([second, rows_of(earlier, discrete=False)], ignore_index=True)
     choice = contest.Choice("clip", ["soft"])
-    value, low, high = contest.with_earlier_clip(every_run, choice)["soft"]
+    (comparison,) = contest.with_earlier_clip(every_run, choice)
+    value, low, high = comparison.improvement
     assert value == pytest.approx(0.75)
     assert low < 0.75 < high
-    assert contest.with_earlier_clip(second, choice) == {}
+    assert contest.with_earlier_clip(second, choice) == []
 
 
 def test_all_tasks_of_stages_2_and_3():
@@ -643,8 +648,9 @@ def test_all_tasks_of_stages_2_and_3():
     second = contest.second_stage(runs_of(contest.CONFIRMATION_TASKS, 1000))
     third = contest.third_stage(runs_of(contest.TRANSFER_TASKS, 100))
     choice = contest.Choice("clip", ["soft"])
-    assert contest.over_all_tasks(second, third, choice)["soft"] == pytest.approx((5 / 7, 5 / 7, 5 / 7))
-    assert contest.over_all_tasks(second, third[1:], choice) == {}
+    (comparison,) = contest.over_all_tasks(second, third, choice)
+    assert comparison.improvement == pytest.approx((5 / 7, 5 / 7, 5 / 7))
+    assert contest.over_all_tasks(second, third[1:], choice) == []
 
 
 def test_the_control_of_stage_3():
@@ -659,14 +665,16 @@ def test_the_control_of_stage_3():
     rows = rows.assign(run="stage3/" + rows["run"])
     runs = contest.second_stage(rows)
     choice = contest.Choice("clip", ["soft"])
-    told = tables.control_outcome(runs, choice)
+    told = tables.control_outcome(runs, contest.with_control(runs, choice))
     assert "no gain is shown: the probability is 0.000 [0.000, 0.000] for `soft`." in told
     itself = "a gain of `clip_eps --eps 0.25` is shown: the probability is 1.000 [1.000, 1.000]"
     assert told.endswith(f"Over `clip` {itself} for `clip_eps --eps 0.25`.")
     is_control = runs["setting"] == contest.CONTROL
     missing = runs.drop(index=runs.index[is_control][0])
-    assert tables.control_outcome(missing, choice).endswith("known yet: 74 of 75 runs of that clip are trained.")
-    assert contest.confirmed(runs, choice)["soft"]["clip"][0] == 1
+    told = tables.control_outcome(missing, contest.with_control(missing, choice))
+    assert told.endswith("known yet: 74 of 75 runs of that clip are trained.")
+    (comparison,) = contest.confirmed(runs, choice)
+    assert comparison.improvement[0] == 1
     assert contest.first_stage(rows.assign(seed=0)[rows["variant"] == "clip_eps"]).empty
 
 
@@ -715,7 +723,8 @@ def test_settings_of_stage_1_over_their_kl():
     powers = {"clip": -4, "soft": -3, "ano": -2, "clip_eps": -1, "spo": 0}
     kls = [10.0 ** powers[variant] for variant in runs["variant"]]
     curves = pd.DataFrame({"run": runs["run"], "approx_kl": kls})
-    distances = tables.distance_table(tables.settings_over_kl(runs, curves))
+    over_kl = tables.settings_over_kl(runs, curves)
+    distances = tables.distance_table(over_kl, tables.lack_of_fit(over_kl))
     assert "| `soft` | +20 |\n| `ano` | +20 |\n| lack of fit | p = 1 |" in distances  # 95 - (5 + 210 / 3), 165 - 145
     assert "spo" not in distances
     drawn = panel(figures.screening(runs, curves), "Ant-v4")
@@ -849,8 +858,7 @@ def test_what_is_committed_follows_from_the_committed_data():
         text = path.read_text(encoding="utf-8")
         assert text == make.filled(text, sections)
     pictures = make.pictures(runs, every_run, curves)
-    # The confirmation's picture is there when all runs of stage 2 are.
-    shown = {name: of_picture for name, drawing, of_picture in pictures if name != "confirmation" or drawing()}
+    shown = {name: of_picture for name, _, of_picture in pictures}
     assert {path.stem for path in plots.glob("*.png")} == set(shown)
     for name in shown.keys() - set(make.THEORY):
         source = Image.open(plots / f"{name}.png").text["Source"]
