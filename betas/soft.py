@@ -1,7 +1,7 @@
 """PPO-Clip with soft edges, in the shapes of the paper's code (Colletti & Holzinger 2026, arXiv 2606.23932).
 
 Here: w Â - β_t kl, β_t = -w Â gate, held constant. PPO-Clip's gate is a step from 0 to 1 at the edge of its band, this
-one rises over a width, in one of three shapes.
+one takes a width to reach 1, in one of three shapes.
 """
 
 import sys
