@@ -4,8 +4,8 @@
 [ -n "${BASH_VERSION:-}" ] || { echo "error: run it with bash, as ./benchmark.sh" >&2; exit 2; }
 set -euf -o pipefail
 
-# The list of runs: tasks x variants of their family x seeds. To add a task or a variant of your own, add a line. The
-# plots take names and order from here.
+# The list of runs: tasks x variants of their family x seeds. To add a task or a variant of your own, add a line.
+# Pictures and tables show both in this order.
 # task            family      steps    flags
 TASKS="
 HalfCheetah-v4    continuous  1000000
@@ -16,7 +16,7 @@ Humanoid-v4       continuous  1000000
 CartPole-v1       cartpole    100000
 LunarLander-v3    cartpole    1000000  --compile --num-envs 16 --num-steps 1024 --num-minibatches 256 --gamma 0.999 --gae-lambda 0.98 --ent-coef 0.01
 "
-# These only where --tasks names them.
+# These only where --tasks names them; pictures and tables show them last, in alphabetical order.
 OTHER_TASKS="
 Swimmer-v4        continuous  1000000
 Reacher-v4        continuous  1000000
@@ -68,7 +68,7 @@ The same command again resumes: complete runs are kept, the others start over. T
   --workers N         runs at once (one a core; with --slurm as many as the cluster gives)
   --track             log to W&B, too; --wandb-project-name NAME and --wandb-entity NAME say where
   --status            what is done, diverged, running, queued, failed and missing, and the table so far
-  --dry-run           print the commands of the runs that are missing
+  --dry-run           print the commands of the runs that are not complete
   --slurm             submit the missing runs as one Slurm job array and return; sbatch options follow after --
 Logs are in logs/ beside the runs, folders of interrupted runs in incomplete/. PYTHON=... replaces .venv/bin/python.
 Exit code: 0 if all runs are complete, and identical where they must be; 1 if not, or if the pictures failed; 2 for a

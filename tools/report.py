@@ -5,7 +5,7 @@
     report.py status   prints the table, whether the three forms ended with the same bits, and the states
     report.py end      the same, once the pictures are drawn
 
-The plots take names and order of tasks and variants from here, that is, from the tables at the top of benchmark.sh.
+The plots take the order of tasks and variants from here, that is, from TASKS and VARIANTS at the top of benchmark.sh.
 """
 
 import argparse

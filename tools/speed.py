@@ -1,7 +1,8 @@
 """Time per step of our scripts, of Stable-Baselines3's PPO and of the bare environment, in turn on this machine.
 
 Each is a process of its own with one thread, run at two lengths: the slope is the time of a step, the rest is the
-start (imports, compilation). SB3's PPO gets the same protocol (networks, rollouts, minibatches, epochs, normalisation).
+start (imports, compilation). SB3's PPO gets the same networks, rollouts, minibatches and epochs, and normalised
+observations and rewards; the rest are its defaults.
 Run it while nothing else runs; the medians over the rounds come last:
 
     .venv/bin/pip install stable-baselines3==2.9.2
