@@ -183,15 +183,16 @@ def over_all_tasks(second, third, choice):
 
 
 def with_earlier_clip(every_run, choice):
-    """Stage 2 beside the clip at its default, to whose runs those with the seeds of the published grid are added. No
-    part of the protocol."""
+    """The finalists, and the control when all its runs are there, beside the clip at its default, to whose runs those
+    with the seeds of the published grid are added. No part of the protocol."""
     complete = cells(second_stage(every_run), CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
     earlier = stage(compare.not_apart(every_run), CONFIRMATION_TASKS, compare.SEEDS)
     of_earlier = cells(earlier[earlier["setting"] == CLIP], CONFIRMATION_TASKS, compare.SEEDS)
     if CLIP not in complete or CLIP not in of_earlier:
         return []
     complete[CLIP] = {task: np.append(scores, of_earlier[CLIP][task]) for task, scores in complete[CLIP].items()}
-    return compared(complete, [(finalist, CLIP) for finalist in choice.finalists], choice)
+    control = [CONTROL] if CONTROL in complete else []
+    return compared(complete, [(setting, CLIP) for setting in [*choice.finalists, *control]], choice)
 
 
 def answers(comparisons):
@@ -205,6 +206,15 @@ def answers(comparisons):
         else:
             found[setting] = "beats the clip at its default alone" if CLIP in above else "is not shown to beat the clip"
     return found
+
+
+def distance_suffices(control):
+    """Whether moving the policy further suffices for what the finalists gain, from the Comparisons of with_control:
+    False if one of them is above the control, True if none is but the control is above the clip, else None."""
+    *finalists, itself = control
+    if any(is_above(comparison) for comparison in finalists):
+        return False
+    return True if is_above(itself) else None
 
 
 def is_above(comparison):

@@ -757,8 +757,8 @@ def two_lines(setting):
 
 
 def draw_confirmed(ax, comparisons):
-    """Draws the probabilities of improvement of contest.confirmed, a row an interval, and below it the probability on
-    each task, as the first letters of its name."""
+    """Draws the probabilities of improvement of Comparisons, a row an interval, and below it the probability on each
+    task, as the first letters of its name."""
     labels = []
     for y, comparison in enumerate(comparisons):
         variant = comparison.setting.split()[0]
@@ -771,7 +771,7 @@ def draw_confirmed(ax, comparisons):
         for rank, task in enumerate(sorted(chances, key=chances.get)):
             at = (chances[task], y + lines[rank % 2])
             ax.annotate(task[:2], at, ha="center", va="center", fontsize=7, color=style(variant)["color"])
-        labels.append(f"{variant}\nover {comparison.clip}")
+        labels.append(f"{variant}\nover {comparison.clip.split()[0]}")
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.4, -0.8)
     ax.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
@@ -780,14 +780,19 @@ def draw_confirmed(ax, comparisons):
 
 
 def confirmation(runs, choice):
-    """Stage 2 of contest.py: every run's final return, a panel a task, and the test of each finalist. None as long as
-    runs of a stage are missing."""
-    confirmed = contest.confirmed(runs, choice) if choice else []
-    if not confirmed:
+    """Stage 2 of contest.py: every run's final return, a panel a task, and the test of each finalist; and the same of
+    stage 3's control when all its runs are there. None as long as runs of stage 2 are missing."""
+    comparisons = contest.confirmed(runs, choice) if choice else []
+    if not comparisons:
         return None
     settings = contest.settings_of_stage_2(choice)
+    control = contest.with_control(runs, choice)
+    if control:
+        *over_control, itself = control
+        comparisons += [itself, *over_control]
+        settings.append(contest.CONTROL)
     runs = runs[runs["setting"].isin(settings)]
-    figure, axes, (last,) = panel_each(contest.CONFIRMATION_TASKS, 0.6 + 0.4 * len(settings), columns=2)
+    figure, axes, (last,) = panel_each(contest.CONFIRMATION_TASKS, 0.6 + 0.5 * len(comparisons), columns=2)
     for task, ax in axes.items():
         for y, setting in enumerate(settings):
             cell = runs[(runs["env_id"] == task) & (runs["setting"] == setting)]
@@ -799,12 +804,12 @@ def confirmation(runs, choice):
         ax.xaxis.set_major_locator(MaxNLocator(4))
         write_diverged(ax, runs[runs["env_id"] == task])
     last.set_axis_on()
-    draw_confirmed(last, confirmed)
+    draw_confirmed(last, comparisons)
     percent = 100 * contest.level(choice)
     caption = (
         "Final returns of seeds 20 to 34, on scales of their own: dots every seed, diamonds their mean, line that of "
-        "clip. Last panel: the probability that a run returns more than a run of the clip, diamonds over all five "
-        f"tasks, letters on each (Ha is HalfCheetah-v4); bars: {percent:g} % bootstrap intervals."
+        "clip. Last panel: the probability that a run returns more than one of the clip that its row names, diamonds "
+        f"over all five tasks, letters on each (Ha is HalfCheetah-v4); bars: {percent:g} % bootstrap intervals."
     )
     return finish(figure, caption)
 

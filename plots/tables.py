@@ -15,9 +15,9 @@ ENOUGH_TASKS = 4  # to say of a coefficient whether it beats the clip
 DASH = "—"  # no run, or nothing to compare with
 CONTEST = [  # the sections of contest.py
     *("screening", "distance", "lack_of_fit", "outcome"),
-    *("confirmation", "confirmation_region", "with_earlier_clip"),
+    *("confirmation", "confirmation_region", "over_clip", "with_earlier_clip"),
     *("transfer", "transfer_region", "transfer_outcome", "over_all_tasks"),
-    *("control", "control_region", "control_outcome"),
+    *("control", "control_region", "control_outcome", "over_control", "control_over_clip"),
 ]
 
 # Heading of each table in docs/tables.md, and how to read it.
@@ -497,7 +497,8 @@ def contest_tables(runs, curves, comparisons):
 
 def chances(comparisons):
     """The probability of improvement of each setting, in words."""
-    return " and ".join(f"{estimate(each.improvement, 3)} for `{each.setting}`" for each in comparisons)
+    *others, last = [f"{estimate(each.improvement, 3)} for `{each.setting}`" for each in comparisons] or [""]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def gain(comparisons):
@@ -551,13 +552,19 @@ def transfer_outcome(third, choice, comparisons):
 
 
 def control_outcome(second, comparisons):
-    """What stage 3 says of a clip that should move the policy as far as the finalists, in one or two sentences."""
+    """What stage 3 says of a clip that should move the policy as far as the finalists, in some sentences."""
     where = f"Over `{contest.CONTROL}`, a clip that should move the policy about as far,"
-    if comparisons:
-        *finalists, itself = comparisons
-        return f"{where} {gain(finalists)}. Over `{contest.CLIP}` {gain([itself])}."
-    done = progress(second, [contest.CONTROL], contest.CONFIRMATION_TASKS)
-    return f"{where} it is not known yet: {done} of that clip are trained."
+    if not comparisons:
+        done = progress(second, [contest.CONTROL], contest.CONFIRMATION_TASKS)
+        return f"{where} it is not known yet: {done} of that clip are trained."
+    *finalists, itself = comparisons
+    own = f"{'a gain' if contest.is_above(itself) else 'no gain'} is shown: {estimate(itself.improvement, 3)}"
+    verdict = {
+        False: "So the gain is more than distance.",
+        True: "So to move the policy further suffices for the gain.",
+        None: "So it stays open whether the gain is more than distance.",
+    }[contest.distance_suffices(comparisons)]
+    return f"{where} {gain(finalists)}. Of that clip itself over `{contest.CLIP}` {own}. {verdict}"
 
 
 def contest_sections(every_run, curves):
@@ -588,6 +595,9 @@ def contest_sections(every_run, curves):
     found["control"], found["control_region"] = contest_tables(second, curves, control)
     found["transfer_outcome"] = transfer_outcome(third, choice, transferred)
     found["control_outcome"] = control_outcome(second, control)
+    found["over_clip"] = chances(confirmed)
+    found["over_control"] = chances(control[:-1])
+    found["control_over_clip"] = estimate(control[-1].improvement, 3) if control else ""
     found["over_all_tasks"] = chances(contest.over_all_tasks(second, third, choice))
     found["with_earlier_clip"] = chances(contest.with_earlier_clip(every_run, choice))
     return found

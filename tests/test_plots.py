@@ -665,11 +665,27 @@ def test_the_control_of_stage_3():
     rows = rows.assign(run="stage3/" + rows["run"])
     runs = contest.second_stage(rows)
     choice = contest.Choice("clip", ["soft"])
-    told = tables.control_outcome(runs, contest.with_control(runs, choice))
-    assert "no gain is shown: the probability is 0.000 [0.000, 0.000] for `soft`." in told
-    itself = "a gain of `clip_eps --eps 0.25` is shown: the probability is 1.000 [1.000, 1.000]"
-    assert told.endswith(f"Over `clip` {itself} for `clip_eps --eps 0.25`.")
     is_control = runs["setting"] == contest.CONTROL
+
+    def told_with(mean):
+        """What is told where the runs of the control return about as much as mean, beside 1,000 of soft and 900."""
+        shifted = runs.assign(score=runs["score"].where(~is_control, mean + runs["seed"]))
+        return tables.control_outcome(shifted, contest.with_control(shifted, choice))
+
+    runs = runs.assign(score=runs["final_return"])
+    told = told_with(1100)
+    assert "no gain is shown: the probability is 0.000 [0.000, 0.000] for `soft`." in told
+    assert "Of that clip itself over `clip` a gain is shown: 1.000 [1.000, 1.000]." in told
+    assert told.endswith("So to move the policy further suffices for the gain.")
+    assert told_with(950).endswith("So the gain is more than distance.")  # between the two
+    told = told_with(800)
+    assert "Of that clip itself over `clip` no gain is shown: 0.000 [0.000, 0.000]." in told
+    assert told.endswith("So the gain is more than distance.")
+    same = runs.assign(score=1.0)
+    assert contest.distance_suffices(contest.with_control(same, choice)) is None
+    drawn = panel(figures.confirmation(runs, choice), "probability of improvement")
+    labels = ["soft\nover clip", "clip_eps\nover clip", "soft\nover clip_eps"]
+    assert [label.get_text() for label in drawn.get_yticklabels()] == labels
     missing = runs.drop(index=runs.index[is_control][0])
     told = tables.control_outcome(missing, contest.with_control(missing, choice))
     assert told.endswith("known yet: 74 of 75 runs of that clip are trained.")
