@@ -182,17 +182,28 @@ def over_all_tasks(second, third, choice):
     return compared(complete, [(finalist, CLIP) for finalist in choice.finalists], choice)
 
 
-def with_earlier_clip(every_run, choice):
+def earlier_clip(every_run):
+    """The scores of the clip at its default with the seeds of the published grid, {task: (seeds,)}; empty if it lacks
+    one of their runs. No part of the protocol."""
+    runs = stage(compare.not_apart(every_run), CONFIRMATION_TASKS, compare.SEEDS)
+    return cells(runs, CONFIRMATION_TASKS, compare.SEEDS).get(CLIP, {})
+
+
+def with_earlier_clip(second, earlier, choice):
     """The finalists, and the control when all its runs are there, beside the clip at its default, to whose runs those
-    with the seeds of the published grid are added. No part of the protocol."""
-    complete = cells(second_stage(every_run), CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
-    earlier = stage(compare.not_apart(every_run), CONFIRMATION_TASKS, compare.SEEDS)
-    of_earlier = cells(earlier[earlier["setting"] == CLIP], CONFIRMATION_TASKS, compare.SEEDS)
-    if CLIP not in complete or CLIP not in of_earlier:
+    of earlier_clip are added."""
+    complete = cells(second, CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
+    if CLIP not in complete or not earlier:
         return []
-    complete[CLIP] = {task: np.append(scores, of_earlier[CLIP][task]) for task, scores in complete[CLIP].items()}
+    complete[CLIP] = {task: np.append(scores, earlier[task]) for task, scores in complete[CLIP].items()}
     control = [CONTROL] if CONTROL in complete else []
     return compared(complete, [(setting, CLIP) for setting in [*choice.finalists, *control]], choice)
+
+
+def earlier_beside_clip(second, earlier, choice):
+    """The runs of earlier_clip beside those of stage 2: the clip at its default, with other seeds."""
+    complete = cells(second, CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
+    return compared(complete | ({"earlier": earlier} if earlier else {}), [("earlier", CLIP)], choice)
 
 
 def answers(comparisons):

@@ -741,8 +741,8 @@ def screening(runs, curves):
     caption = (
         f"Seeds 0 to 2: mean and range. Numbers: the file's argument, where it is not the default{brackets}; clip_eps "
         "without one has ε = 0.3. "
-        + ("In a ring: the finalists. " if finalists else "")
-        + "Blue line: the clip with ε from 0.1 to 0.4. Dashed: a parabola of log KL through all runs."
+        + ("In a ring: the finalists, chosen for these returns. " if finalists else "")
+        + "Blue line: the clip with ε = 0.1, 0.2, 0.3 and 0.4. Dashed: a parabola of log KL through all runs."
     )
     shown = {setting.split()[0] for settings in found.values() for setting in settings}
     variants = [variant for variant in dict.fromkeys(name.split()[0] for name in contest.SETTINGS) if variant in shown]
@@ -754,6 +754,11 @@ def two_lines(setting):
     """The name of a setting's file, and below it its arguments."""
     variant, *arguments = setting.split()
     return f"{variant}\n{argument_values(arguments)}".strip()
+
+
+def in_a_row(setting):
+    """The name of a setting's file and its arguments."""
+    return two_lines(setting).replace("\n", " ")
 
 
 def draw_confirmed(ax, comparisons):
@@ -771,11 +776,13 @@ def draw_confirmed(ax, comparisons):
         for rank, task in enumerate(sorted(chances, key=chances.get)):
             at = (chances[task], y + lines[rank % 2])
             ax.annotate(task[:2], at, ha="center", va="center", fontsize=7, color=style(variant)["color"])
-        labels.append(f"{variant}\nover {comparison.clip.split()[0]}")
+        # A finalist's arguments stand in the other panels.
+        name = in_a_row(comparison.setting) if comparison.setting == contest.CONTROL else variant
+        labels.append(f"{name}\nover {in_a_row(comparison.clip)}")
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.4, -0.8)
     ax.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
-    ax.set_xlim(0.2, 1)
+    ax.set_xlim(0.1, 0.9)
     ax.set_title("probability of improvement")
 
 
@@ -808,7 +815,7 @@ def confirmation(runs, choice):
     percent = 100 * contest.level(choice)
     caption = (
         "Final returns of seeds 20 to 34, on scales of their own: dots every seed, diamonds their mean, line that of "
-        "clip. Last panel: the probability that a run returns more than one of the clip that its row names, diamonds "
+        "clip. Last panel: the probability that a run returns more than a run of the clip that its row names, diamonds "
         f"over all five tasks, letters on each (Ha is HalfCheetah-v4); bars: {percent:g} % bootstrap intervals."
     )
     return finish(figure, caption)
@@ -837,9 +844,9 @@ def confirmation_kl(runs, curves, choice):
     for row in axes[1:]:
         row[0].yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
     caption = (
-        "KL of an iteration's last epoch, and shares of all samples of an iteration's minibatches: inside the clip's "
-        "band 1 ± 0.2 (in), outside where the clip would silence the sample (kill), and outside where it would not "
-        f"(pass), by the same rule for all. Mean over seeds 20 to 34 ({SMOOTHED})."
+        "KL of an iteration's last epoch, and shares of all samples of an iteration's minibatches: inside the band "
+        "1 ± 0.2 (in), outside where the clip with ε = 0.2 would silence the sample (kill), and outside where it would "
+        f"not (pass), by this rule for all. Mean over seeds 20 to 34 ({SMOOTHED})."
     )
     entries = [Line2D([], [], label=setting, **style(setting.split()[0])) for setting in settings]
     return finish(figure, caption, entries)

@@ -15,9 +15,9 @@ ENOUGH_TASKS = 4  # to say of a coefficient whether it beats the clip
 DASH = "—"  # no run, or nothing to compare with
 CONTEST = [  # the sections of contest.py
     *("screening", "distance", "lack_of_fit", "outcome"),
-    *("confirmation", "confirmation_region", "over_clip", "with_earlier_clip"),
+    *("confirmation", "confirmation_region", "over_clip", "with_earlier_clip", "earlier_beside_clip"),
+    *("control_outcome", "over_control", "control_over_clip"),
     *("transfer", "transfer_region", "transfer_outcome", "over_all_tasks"),
-    *("control", "control_region", "control_outcome", "over_control", "control_over_clip"),
 ]
 
 # Heading of each table in docs/tables.md, and how to read it.
@@ -102,16 +102,16 @@ HOW_TO_READ = {
         "after Holm's correction; `differs`: they are not.",
     ),
     "confirmation": (
-        "Does any β_t beat the clip? Stage 2",
-        "Final returns of seeds 20 to 34; and the probability that a run of a finalist returns more than a run of the "
-        "clip, on each task and on all, with its interval (97.5 % with two finalists, 95 % with one): see "
+        "Does any β_t beat the clip? Stage 2, and the control of stage 3",
+        "Final returns of seeds 20 to 34; and the probability that a run of one setting returns more than a run of "
+        "another, on each task and on all, with its interval (97.5 % with two finalists, 95 % with one): see "
         "docs/betas.md. On a single task a probability within 0.29 to 0.71 is not told from 0.5, even without a "
         "correction. p is that of a stratified Wilcoxon test (van Elteren 1960), not corrected: "
         "with two finalists it is to be below 0.025.",
     ),
     "confirmation_region": (
-        "Does any β_t beat the clip? How far stage 2 lets the policy move",
-        "Median KL of an iteration and share outside the band, as above.",
+        "Does any β_t beat the clip? How far these settings let the policy move",
+        "Median KL of an iteration and share outside the clip's band [0.8, 1.2], as above.",
     ),
     "transfer": (
         "Does any β_t beat the clip? Stage 3, other tasks",
@@ -119,14 +119,6 @@ HOW_TO_READ = {
     ),
     "transfer_region": (
         "Does any β_t beat the clip? How far stage 3 lets the policy move on other tasks",
-        "The same as of stage 2.",
-    ),
-    "control": (
-        "Does any β_t beat the clip? Stage 3, a clip that moves the policy as far",
-        "The same as of stage 2, beside a clip with ε = 0.25.",
-    ),
-    "control_region": (
-        "Does any β_t beat the clip? How far it moves the policy",
         "The same as of stage 2.",
     ),
     "return_over_kl": (
@@ -474,8 +466,7 @@ def contest_tables(runs, curves, comparisons):
     contest.Comparison the test; and how far each setting lets the policy move."""
     if not comparisons:
         return "", ""
-    answers = contest.answers(comparisons)
-    rows = [["comparison", *comparisons[0].scores, "all", "p", "answer"]]
+    rows = [["comparison", *comparisons[0].scores, "all", "p", "interval"]]
     for comparison in comparisons:
         scores, clip_scores = comparison.scores.values(), comparison.clip_scores.values()
         of_tasks = [estimates.improvement(*pair) for pair in zip(scores, clip_scores, strict=True)]
@@ -485,7 +476,7 @@ def contest_tables(runs, curves, comparisons):
                 *(number(chance, 2) for chance in of_tasks),
                 estimate(comparison.improvement, 3),
                 number(estimates.improvement_p(*scores, *clip_scores), 4),
-                answers[comparison.setting],
+                beside_even(comparison.improvement),
             ]
         )
     settings = {name for comparison in comparisons for name in (comparison.setting, comparison.clip)}
@@ -493,6 +484,14 @@ def contest_tables(runs, curves, comparisons):
     returns = crossed(runs, ["setting"], "env_id", mean_and_std)
     regions = crossed(runs, ["setting"], "env_id", lambda cell: region(cell, curves))
     return f"{returns}\n\n{markdown(rows)}", regions
+
+
+def beside_even(improvement):
+    """Where the interval of (probability of improvement, low, high) lies."""
+    _, low, high = improvement
+    if low > 0.5:
+        return "above 0.5"
+    return "below 0.5" if high < 0.5 else "holds 0.5"
 
 
 def chances(comparisons):
@@ -532,7 +531,7 @@ def outcome(scores, choice, second, comparisons):
     sentences = ["Yes." if contest.BEATS in answers.values() else "No β_t is shown to beat the clip."]
     for finalist, answer in answers.items():
         of_finalist = [comparison for comparison in comparisons if comparison.setting == finalist]
-        over = [f"than one of `{each.clip}` is {estimate(each.improvement, 3)}" for each in of_finalist]
+        over = [f"than a run of `{each.clip}` is {estimate(each.improvement, 3)}" for each in of_finalist]
         told = f"`{finalist}` {answer}: the probability that its run returns more {' and '.join(over)}"
         if answer != contest.BEATS:
             highest = max(high for _, _, high in (comparison.improvement for comparison in of_finalist))
@@ -553,18 +552,17 @@ def transfer_outcome(third, choice, comparisons):
 
 def control_outcome(second, comparisons):
     """What stage 3 says of a clip that should move the policy as far as the finalists, in some sentences."""
-    where = f"Over `{contest.CONTROL}`, a clip that should move the policy about as far,"
+    where = f"Over `{contest.CONTROL}`, a clip with a wider band,"
     if not comparisons:
         done = progress(second, [contest.CONTROL], contest.CONFIRMATION_TASKS)
         return f"{where} it is not known yet: {done} of that clip are trained."
     *finalists, itself = comparisons
-    own = f"{'a gain' if contest.is_above(itself) else 'no gain'} is shown: {estimate(itself.improvement, 3)}"
-    verdict = {
-        False: "So the gain is more than distance.",
-        True: "So to move the policy further suffices for the gain.",
-        None: "So it stays open whether the gain is more than distance.",
-    }[contest.distance_suffices(comparisons)]
-    return f"{where} {gain(finalists)}. Of that clip itself over `{contest.CLIP}` {own}. {verdict}"
+    gains = "gains" if contest.is_above(itself) else "shows no gain"
+    verdict = {False: "the gain is more than distance", True: "distance suffices", None: "it stays open"}
+    return (
+        f"{where} {gain(finalists)}. That clip itself {gains} over `{contest.CLIP}`: "
+        f"{estimate(itself.improvement, 3)}. By the protocol: {verdict[contest.distance_suffices(comparisons)]}."
+    )
 
 
 def contest_sections(every_run, curves):
@@ -590,16 +588,19 @@ def contest_sections(every_run, curves):
     third = contest.third_stage(every_run)
     transferred = contest.transferred(third, choice)
     control = contest.with_control(second, choice)
-    found["confirmation"], found["confirmation_region"] = contest_tables(second, curves, confirmed)
+    shown = [*confirmed, *control[-1:], *control[:-1]]  # first all that are over the clip at its default
+    found["confirmation"], found["confirmation_region"] = contest_tables(second, curves, shown)
     found["transfer"], found["transfer_region"] = contest_tables(third, curves, transferred)
-    found["control"], found["control_region"] = contest_tables(second, curves, control)
     found["transfer_outcome"] = transfer_outcome(third, choice, transferred)
     found["control_outcome"] = control_outcome(second, control)
     found["over_clip"] = chances(confirmed)
     found["over_control"] = chances(control[:-1])
     found["control_over_clip"] = estimate(control[-1].improvement, 3) if control else ""
     found["over_all_tasks"] = chances(contest.over_all_tasks(second, third, choice))
-    found["with_earlier_clip"] = chances(contest.with_earlier_clip(every_run, choice))
+    earlier = contest.earlier_clip(every_run)
+    found["with_earlier_clip"] = chances(contest.with_earlier_clip(second, earlier, choice))
+    for comparison in contest.earlier_beside_clip(second, earlier, choice):
+        found["earlier_beside_clip"] = estimate(comparison.improvement, 3)
     return found
 
 

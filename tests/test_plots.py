@@ -559,7 +559,7 @@ def test_the_test_of_stage_2():
     value, low, high = found["soft", "clip"]
     of_tasks = " | ".join(f"{chance:.2f}" for chance in chances)
     p = estimates.improvement_p(*map(np.array, samples))
-    told = f"| `soft` over `clip` | {of_tasks} | {value:.3f} [{low:.3f}, {high:.3f}] | {p:.4f} | beats the clip |"
+    told = f"| `soft` over `clip` | {of_tasks} | {value:.3f} [{low:.3f}, {high:.3f}] | {p:.4f} | above 0.5 |"
     assert told in tests
     assert tables.contest_tables(missing, curves, []) == ("", "")
 
@@ -626,11 +626,16 @@ def test_the_clip_with_its_earlier_seeds():
     earlier = {(task, "clip"): dict.fromkeys(compare.SEEDS, 2000) for task in contest.CONFIRMATION_TASKS}
     every_run = pd.concat([second, rows_of(earlier, discrete=False)], ignore_index=True)
     choice = contest.Choice("clip", ["soft"])
-    (comparison,) = contest.with_earlier_clip(every_run, choice)
+    runs = contest.second_stage(every_run)
+    scores = contest.earlier_clip(every_run)
+    (comparison,) = contest.with_earlier_clip(runs, scores, choice)
     value, low, high = comparison.improvement
     assert value == pytest.approx(0.75)
     assert low < 0.75 < high
-    assert contest.with_earlier_clip(second, choice) == []
+    (comparison,) = contest.earlier_beside_clip(runs, scores, choice)
+    assert comparison.improvement == (1, 1, 1)
+    assert contest.earlier_clip(second) == {}
+    assert contest.with_earlier_clip(runs, {}, choice) == contest.earlier_beside_clip(runs, {}, choice) == []
 
 
 def test_all_tasks_of_stages_2_and_3():
@@ -675,16 +680,16 @@ def test_the_control_of_stage_3():
     runs = runs.assign(score=runs["final_return"])
     told = told_with(1100)
     assert "no gain is shown: the probability is 0.000 [0.000, 0.000] for `soft`." in told
-    assert "Of that clip itself over `clip` a gain is shown: 1.000 [1.000, 1.000]." in told
-    assert told.endswith("So to move the policy further suffices for the gain.")
-    assert told_with(950).endswith("So the gain is more than distance.")  # between the two
+    assert "That clip itself gains over `clip`: 1.000 [1.000, 1.000]." in told
+    assert told.endswith("By the protocol: distance suffices.")
+    assert told_with(950).endswith("By the protocol: the gain is more than distance.")  # between the two
     told = told_with(800)
-    assert "Of that clip itself over `clip` no gain is shown: 0.000 [0.000, 0.000]." in told
-    assert told.endswith("So the gain is more than distance.")
+    assert "That clip itself shows no gain over `clip`: 0.000 [0.000, 0.000]." in told
+    assert told.endswith("By the protocol: the gain is more than distance.")
     same = runs.assign(score=1.0)
     assert contest.distance_suffices(contest.with_control(same, choice)) is None
     drawn = panel(figures.confirmation(runs, choice), "probability of improvement")
-    labels = ["soft\nover clip", "clip_eps\nover clip", "soft\nover clip_eps"]
+    labels = ["soft\nover clip", "clip_eps 0.25\nover clip", "soft\nover clip_eps 0.25"]
     assert [label.get_text() for label in drawn.get_yticklabels()] == labels
     missing = runs.drop(index=runs.index[is_control][0])
     told = tables.control_outcome(missing, contest.with_control(missing, choice))
