@@ -150,7 +150,7 @@ install() { # makes .venv and installs requirements.txt, unless that is done or 
     "Python 3."1[123].*) ;;
     *) die "requirements.txt needs Python 3.11, 3.12 or 3.13 as python3, not ${version##*$'\n'}; or set PYTHON" ;;
   esac
-  echo "installing requirements.txt into .venv (once; some minutes)"
+  echo "installing requirements.txt into .venv (once; some minutes, less if it is there)"
   python3 -m venv .venv || die "cannot make .venv (Debian and Ubuntu: apt install python3-venv)"
   $PYTHON -m pip install --quiet -r requirements.txt || die "cannot install requirements.txt, see above"
   cp requirements.txt .venv/installed.txt
@@ -295,7 +295,7 @@ main() {
   prefix=${prefix:+$prefix/}
   [ "${workers:-1}" -ge 1 ] 2> /dev/null || die "--workers must be a whole number of at least 1, not $workers"
   for word in ${tasks//,/ }; do
-    in_table "$word" "$task_table" || die "--tasks $word: not in the table${sweep:+ of $sweep}"
+    in_table "$word" "$task_table" || die "--tasks $word: not in the table of tasks${sweep:+ of $sweep} in benchmark.sh; add a line for it"
   done
   for word in ${variants//,/ }; do
     ! in_table "$word" "$VARIANTS" || continue

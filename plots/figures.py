@@ -459,10 +459,12 @@ def draw_final(ax, y, cell, variant):
         ax.axvline(returns.mean(), color=color, linewidth=2, zorder=1.8)
 
 
-def draw_final_of_paper(ax, y, variant, task):
-    """Draws the paper's mean final return and standard deviation at height y, where it has them."""
+def draw_final_of_paper(ax, y, cell, variant, task):
+    """Draws the paper's mean final return and standard deviation at height y, where it has them and no run of the cell
+    has another length than the paper's."""
     name = compare.first_name(variant)
-    if task in compare.PAPER.index and f"{name}_mean" in compare.PAPER:
+    in_paper = task in compare.PAPER.index and f"{name}_mean" in compare.PAPER
+    if in_paper and (cell["steps"] == compare.PAPER.loc[task, "steps"]).all():
         mean, std = compare.PAPER.loc[task, [f"{name}_mean", f"{name}_std"]]
         ax.errorbar(mean, y, xerr=std, color="0.5", marker="d", markerfacecolor="white", linewidth=1.2)
 
@@ -482,7 +484,7 @@ def final_returns(runs):
         for y, variant in enumerate(variants):
             cell = runs[(runs["env_id"] == task) & (runs["variant"] == variant)]
             draw_final(ax, y, cell, variant)
-            draw_final_of_paper(ax, y + 0.3, variant, task)
+            draw_final_of_paper(ax, y + 0.3, cell, variant, task)
             text = remarks(runs, task, [variant]).replace(f"{variant}: ", "")
             right = cell["final_return"].mean() < np.mean(ax.get_xlim())
             box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
@@ -495,7 +497,7 @@ def final_returns(runs):
     caption = (
         "Final returns: dots every seed that finished, diamonds their mean, line that of clip; grey: the paper's mean "
     )
-    return finish(figure, caption + "± standard deviation over 5 seeds.")
+    return finish(figure, caption + "± standard deviation over 5 seeds, where our runs are as long.")
 
 
 def draw_beside_paper(ax, cell, curves, variant, task):

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 WIDTH = 7.2  # inches; at 900 pixels a letter of 10 points is then 17 pixels high
+NARROWEST = WIDTH / 5  # a panel; with more than five beside each other a picture becomes wider
 matplotlib.rcParams.update(
     {
         "font.size": 10,
@@ -35,8 +36,8 @@ STYLES = {
     "kl_fixed": {"color": "#009E73", "linewidth": 1.6, "linestyle": "-.", "marker": "s"},
     "kl_adaptive": {"color": "#CC79A7", "linewidth": 1.6, "marker": "^"},
 }
-# The looks of the files of betas/, in the order of compare.BETAS; any other variant has one of them, too. Where two
-# have one colour, the second is dashed and hollow.
+# The looks of the files of betas/, in the order of compare.BETAS. Where two have one colour, the second is dashed and
+# hollow.
 OTHERS = [
     {"color": "#0072B2", "linewidth": 1.6, "linestyle": "-", "marker": "D"},
     {"color": "#E69F00", "linewidth": 1.6, "linestyle": "-", "marker": "v"},
@@ -51,15 +52,24 @@ OTHERS = [
     {"color": "#8B5A2B", "linewidth": 1.6, "linestyle": "--", "marker": "H", **HOLLOW},
     {"color": "#999933", "linewidth": 1.6, "linestyle": "-", "marker": "o", **HOLLOW},
 ]
+# Any other variant, such as a file of the reader's own in betas/, has one of these.
+OWN = [
+    {"color": "#B00020", "linewidth": 1.6, "linestyle": "-", "marker": "*"},
+    {"color": "#004D40", "linewidth": 1.6, "linestyle": "-", "marker": "o"},
+    {"color": "#1A237E", "linewidth": 1.6, "linestyle": "-", "marker": "<"},
+]
 
 
 def style(variant):
     """The look of a variant, the same wherever it is drawn; merged forms have that of clip."""
     name = compare.first_name(variant)
     if name in STYLES:
-        return {"zorder": 3, **STYLES[name]}
-    place = compare.BETAS.index(name) if name in compare.BETAS else zlib.crc32(name.encode())
-    return {"zorder": 3, **OTHERS[place % len(OTHERS)]}
+        look = STYLES[name]
+    elif name in compare.BETAS:
+        look = OTHERS[compare.BETAS.index(name)]
+    else:
+        look = OWN[zlib.crc32(name.encode()) % len(OWN)]
+    return {"zorder": 3, **look}
 
 
 def handles(variants):
@@ -69,7 +79,8 @@ def handles(variants):
 
 def panels(rows, columns, height, **options):
     """A figure, and its panels as an array (rows, columns), each so many inches high."""
-    figure = Figure((WIDTH, height * rows + 0.9), layout="constrained")
+    width = max(WIDTH, columns * NARROWEST)
+    figure = Figure((width, height * rows + 0.9), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 

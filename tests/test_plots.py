@@ -571,7 +571,7 @@ def test_the_test_of_stage_2():
     assert told.startswith("Yes. `soft` beats the clip: ")
     assert "]. `spo` is not shown to beat the clip: " in told
     excluded = f"one above {max(high, found['spo', 'clip'][2]):.3f} is excluded"
-    end = f" and than one of `clip_eps` is {value:.3f} [{low:.3f}, {high:.3f}], so {excluded}."
+    end = f" and than a run of `clip_eps` is {value:.3f} [{low:.3f}, {high:.3f}], so {excluded}."
     end += " In brackets are 97.5 % intervals."
     assert told.endswith(end)
     is_lost = told_of(contest.Choice("clip_eps", ["spo"]), runs)
