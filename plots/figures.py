@@ -430,8 +430,10 @@ def small_multiples(runs, curves, which):
         for ax, variant in zip(axes[:, place], variants, strict=True):
             cell = of_task[of_task["variant"] == variant]
             values.append(draw_beside_clip(ax, cell, of_task[of_task["variant"] == "clip"], curves, column, variant))
-            ax.text(0, 1.04, remarks(runs, task, [variant]) or variant, transform=ax.transAxes, fontsize=9)
-            ax.texts[-1].set_in_layout(False)
+            text = remarks(runs, task, [variant])
+            # A remark may be wider than its panel: at the right edge of the picture it goes to the left.
+            x, side = (1, "right") if text and task == tasks[-1] else (0, "left")
+            ax.text(x, 1.04, text or variant, ha=side, transform=ax.transAxes, fontsize=9).set_in_layout(False)
             ax.set_title(" ", fontsize=9)  # the layout makes room for a line of any width
             steps_axis(ax, variant == variants[-1])
         top = axes[0, place]
