@@ -491,7 +491,7 @@ def beside_even(improvement):
     _, low, high = improvement
     if low > 0.5:
         return "above 0.5"
-    return "below 0.5" if high < 0.5 else "holds 0.5"
+    return "below 0.5" if high < 0.5 else "contains 0.5"
 
 
 def chances(comparisons):
@@ -528,7 +528,9 @@ def outcome(scores, choice, second, comparisons):
         trained = f"{done} on new seeds, theirs and the clip's, are trained"
         return f"Not answered yet: the screening chose {names}; {trained}."
     answers = contest.answers(comparisons)
-    sentences = ["Yes." if contest.BEATS in answers.values() else "No β_t is shown to beat the clip."]
+    sentences = [
+        "Yes, by the rule of stage 2." if contest.BEATS in answers.values() else "No β_t is shown to beat the clip."
+    ]
     for finalist, answer in answers.items():
         of_finalist = [comparison for comparison in comparisons if comparison.setting == finalist]
         over = [f"than a run of `{each.clip}` is {estimate(each.improvement, 3)}" for each in of_finalist]
@@ -558,10 +560,14 @@ def control_outcome(second, comparisons):
         return f"{where} it is not known yet: {done} of that clip are trained."
     *finalists, itself = comparisons
     gains = "gains" if contest.is_above(itself) else "shows no gain"
-    verdict = {False: "the gain is more than distance", True: "distance suffices", None: "it stays open"}
+    verdict = {
+        False: "the gain is more than distance",
+        True: "to move the policy further suffices for the gain",
+        None: "it stays open whether the gain is more than distance",
+    }
     return (
         f"{where} {gain(finalists)}. That clip itself {gains} over `{contest.CLIP}`: "
-        f"{estimate(itself.improvement, 3)}. By the protocol: {verdict[contest.distance_suffices(comparisons)]}."
+        f"{estimate(itself.improvement, 3)}. By the rule of stage 3, {verdict[contest.distance_suffices(comparisons)]}."
     )
 
 

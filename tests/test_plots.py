@@ -568,7 +568,7 @@ def test_the_test_of_stage_2():
 
     told = told_of(choice, runs)
     value, low, high = found["spo", "clip_eps"]
-    assert told.startswith("Yes. `soft` beats the clip: ")
+    assert told.startswith("Yes, by the rule of stage 2. `soft` beats the clip: ")
     assert "]. `spo` is not shown to beat the clip: " in told
     excluded = f"one above {max(high, found['spo', 'clip'][2]):.3f} is excluded"
     end = f" and than a run of `clip_eps` is {value:.3f} [{low:.3f}, {high:.3f}], so {excluded}."
@@ -681,11 +681,11 @@ def test_the_control_of_stage_3():
     told = told_with(1100)
     assert "no gain is shown: the probability is 0.000 [0.000, 0.000] for `soft`." in told
     assert "That clip itself gains over `clip`: 1.000 [1.000, 1.000]." in told
-    assert told.endswith("By the protocol: distance suffices.")
-    assert told_with(950).endswith("By the protocol: the gain is more than distance.")  # between the two
+    assert told.endswith("By the rule of stage 3, to move the policy further suffices for the gain.")
+    assert told_with(950).endswith("By the rule of stage 3, the gain is more than distance.")  # between the two
     told = told_with(800)
     assert "That clip itself shows no gain over `clip`: 0.000 [0.000, 0.000]." in told
-    assert told.endswith("By the protocol: the gain is more than distance.")
+    assert told.endswith("By the rule of stage 3, the gain is more than distance.")
     same = runs.assign(score=1.0)
     assert contest.distance_suffices(contest.with_control(same, choice)) is None
     drawn = panel(figures.confirmation(runs, choice), "probability of improvement")
