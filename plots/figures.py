@@ -768,7 +768,7 @@ def in_a_row(setting):
 def draw_confirmed(ax, comparisons):
     """Draws the probabilities of improvement of Comparisons, a row an interval, and below it the probability on each
     task, as the first letters of its name."""
-    labels = []
+    labels, drawn = [], []
     for y, comparison in enumerate(comparisons):
         variant = comparison.setting.split()[0]
         draw_interval(ax, y, variant, comparison.improvement, tables.estimate(comparison.improvement, 3))
@@ -780,13 +780,15 @@ def draw_confirmed(ax, comparisons):
         for rank, task in enumerate(sorted(chances, key=chances.get)):
             at = (chances[task], y + lines[rank % 2])
             ax.annotate(task[:2], at, ha="center", va="center", fontsize=7, color=style(variant)["color"])
+        drawn += [*chances.values(), *comparison.improvement]
         # A finalist's arguments stand in the other panels.
         name = in_a_row(comparison.setting) if comparison.setting == contest.CONTROL else variant
         labels.append(f"{name}\nover {in_a_row(comparison.clip)}")
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.4, -0.8)
     ax.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
-    ax.set_xlim(0.1, 0.9)
+    reach = np.abs(np.array(drawn) - 0.5).max() + 0.05
+    ax.set_xlim(0.5 - reach, 0.5 + reach)
     ax.set_title("probability of improvement")
 
 

@@ -16,6 +16,7 @@ import estimates
 import figures
 import make
 import numpy as np
+import page
 import pandas as pd
 import pytest
 import report
@@ -24,7 +25,7 @@ import tables
 import theory
 from helpers import ROOT, environment
 from PIL import Image
-from style import STYLES
+from style import NARROWEST, STYLES, style
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ppo_clip_cartpole
@@ -697,6 +698,38 @@ def test_the_control_of_stage_3():
     (comparison,) = contest.confirmed(runs, choice)
     assert comparison.improvement[0] == 1
     assert contest.first_stage(rows.assign(seed=0)[rows["variant"] == "clip_eps"]).empty
+
+
+def test_a_file_of_the_readers_own_has_a_look_of_its_own():
+    """No published variant's, and one that the page can draw."""
+    looks = [json.dumps(style(variant), sort_keys=True) for variant in compare.VARIANTS]
+    names = [f"mine{number}" for number in range(20)]
+    of_own = {json.dumps(style(name), sort_keys=True) for name in names}
+    assert len(of_own) > 1
+    assert not of_own & set(looks)
+    page.looks([*compare.VARIANTS, *names])
+
+
+def test_the_papers_returns_stand_beside_runs_of_its_length_alone():
+    returns = {("Hopper-v4", "clip"): {0: 2600.0, 1: 2700.0}}
+
+    def marked(steps):
+        drawn = panel(figures.final_returns(rows_of(returns, steps=steps)), "Hopper-v4")
+        return len(drawn.containers)  # the error bars of the paper
+
+    assert marked(1_000_000) == 1
+    assert marked(81_920) == 0
+
+
+def test_more_tasks_make_a_picture_wider():
+    tasks = compare.TASKS[:6]
+    returns = {(task, variant): {0: 100.0} for task in tasks for variant in ("clip", "spo")}
+    runs = rows_of(returns, steps=20)
+    places = pd.DataFrame({"global_step": [10, 20]})
+    curves = runs[["run", "variant", "seed"]].merge(places, how="cross")
+    curves["episodic_return"] = curves["global_step"]
+    drawn = figures.small_multiples(runs, curves, "learning_curves")
+    assert drawn.get_figwidth() == pytest.approx(6 * NARROWEST)
 
 
 def test_how_far_stage_2_lets_the_policy_move():
