@@ -200,6 +200,14 @@ def with_earlier_clip(second, earlier, choice):
     return compared(complete, [(setting, CLIP) for setting in [*choice.finalists, *control]], choice)
 
 
+def beside_earlier_clip(second, earlier, choice):
+    """The finalists, and the control when all its runs are there, beside the runs of earlier_clip alone."""
+    complete = cells(second, CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
+    control = [CONTROL] if CONTROL in complete else []
+    earlier = {"earlier": earlier} if earlier else {}
+    return compared(complete | earlier, [(setting, "earlier") for setting in [*choice.finalists, *control]], choice)
+
+
 def earlier_beside_clip(second, earlier, choice):
     """The runs of earlier_clip beside those of stage 2: the clip at its default, with other seeds."""
     complete = cells(second, CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
@@ -217,15 +225,6 @@ def answers(comparisons):
         else:
             found[setting] = "beats the clip at its default alone" if CLIP in above else "is not shown to beat the clip"
     return found
-
-
-def distance_suffices(control):
-    """Whether moving the policy further suffices for what the finalists gain, from the Comparisons of with_control:
-    False if one of them is above the control, True if none is but the control is above the clip, else None."""
-    *finalists, itself = control
-    if any(is_above(comparison) for comparison in finalists):
-        return False
-    return True if is_above(itself) else None
 
 
 def is_above(comparison):

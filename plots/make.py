@@ -1,16 +1,20 @@
 """Collects the runs and draws every picture and table from them:
 
-    python plots/make.py                                      # from runs/
+    python plots/make.py                                      # from runs/, into runs/plots/
+    python plots/make.py --runs-dir ../other/runs             # from another folder, into plots/ in that
+    python plots/make.py --redraw                             # from the data set in runs/plots/results alone
     python plots/make.py --wandb-entity me --wandb-project-name klip-ppo
-    python plots/make.py --redraw                             # from plots/results alone
-    python plots/make.py --redraw --page page.html            # the interactive page, too
-    python plots/make.py --runs-dir ../other/runs --out plots --no-draw    # add those runs to plots/results
-    python plots/make.py --redraw --drop 'knobs/*'            # take runs out of plots/results
 
-The data set goes to plots/results (see collect.py), pictures to plots, tables to docs/tables.md; for another folder all
-go into that. Collecting adds: a run replaces the one of its name, the others stay, unless --drop names them. Only where
-`out` is inside the folder of the runs, as it is by default for other folders than runs/, the data set belongs to that
-folder and holds the runs that are there, no more.
+The data set goes to results/ in the folder of the pictures (see collect.py), the tables to tables.md beside them.
+Collecting adds: a run replaces the one of its name, the others stay, unless --drop names them. Only where `out` is
+inside the folder of the runs, as it is by default, the data set belongs to that folder and holds the runs that are
+there, no more.
+
+The published data set, in plots/results, with its pictures, README.md and docs/, changes with --publish alone:
+
+    python plots/make.py --publish --redraw --page page.html  # draw it again, and the interactive page
+    python plots/make.py --publish --runs-dir ../other/runs   # add those runs
+    python plots/make.py --publish --redraw --drop 'knobs/*'  # take runs out
 
 Runs are compared within a task only if all their arguments agree; of several settings the pictures show the one with
 the most steps, then the most runs, then the fewest departures from the scripts' defaults, and what is left out is
@@ -50,8 +54,10 @@ class Args:
     runs_dir: Path = Path("runs")
     """the folder below which the runs are"""
     out: Path | None = None
-    """the folder for pictures and tables, and in its results/ the data set; if not given, the folder of this file for
-    runs from runs/ or W&B, and for those from another folder plots/ in that"""
+    """the folder for pictures and tables, and in its results/ the data set; if not given, plots/ in the folder of the
+    runs"""
+    publish: bool = False
+    """if toggled, bring the published data set up to date, its pictures, README.md and docs/"""
     redraw: bool = False
     """if toggled, draw from the data set in `out`/results without looking for runs"""
     draw: bool = True
@@ -222,7 +228,11 @@ def draw(args, out):
 
 def main(args):
     """Does what the arguments say. Ends the program with one line where that cannot be done."""
-    out = args.out or (HERE if args.runs_dir == Args.runs_dir else args.runs_dir / "plots")
+    out = HERE if args.publish else args.out or args.runs_dir / "plots"
+    if args.publish and args.out:
+        fail("--publish writes into the published data set: leave --out out")
+    if not args.publish and out.resolve().is_relative_to(HERE):
+        fail(f"--out {out} is the published data set's: name another folder, or use --publish")
     try:
         if args.redraw and not (out / "results" / "runs.csv").exists():
             fail(f"--redraw: there is no {out / 'results' / 'runs.csv'}; leave --redraw out to make it from your runs")

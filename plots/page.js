@@ -681,8 +681,9 @@ function drawSettings() {
 
 function startSettings() {
   fillTasks(element("task-settings"));
-  element("outcome").hidden = data.outcome === "";
-  element("outcome").querySelector("b").textContent = data.outcome;
+  element("answer").hidden = data.over_clip === "";
+  element("over-clip").textContent = data.over_clip;
+  element("over-control").textContent = data.over_control;
   element("task-settings").addEventListener("change", drawSettings);
   drawSettings();
 }

@@ -426,7 +426,6 @@ def page(runs, curves):
     lines, means = learning_curves(runs, curves)
     compared, every_run, _ = compare.comparison(runs)
     contest = tables.contest_sections(every_run, curves)
-    answers = [contest[name] for name in ("outcome", "control_outcome", "transfer_outcome")]
     data = {
         "update": recorded_update(HERE / "updates.npz"),
         "coefficients": coefficients(*surrogates()),
@@ -440,7 +439,8 @@ def page(runs, curves):
         "means": means,
         "paper": paper(),
         "settings": over_kl(compared, every_run, curves),
-        "outcome": " ".join(filter(None, answers)).replace("`", ""),
+        "over_clip": contest["over_clip"].replace("`", ""),
+        "over_control": contest["over_control"].replace("`", ""),
     }
     parts = {
         "library": plotly.offline.get_plotlyjs(),

@@ -14,10 +14,11 @@ FEW_POINTS = 10  # a mean return below it, of either sign, is told with a digit 
 ENOUGH_TASKS = 4  # to say of a coefficient whether it beats the clip
 DASH = "—"  # no run, or nothing to compare with
 CONTEST = [  # the sections of contest.py
-    *("screening", "distance", "lack_of_fit", "outcome"),
+    *("screening", "distance", "lack_of_fit"),
     *("confirmation", "confirmation_region", "over_clip", "with_earlier_clip", "earlier_beside_clip"),
-    *("control_outcome", "over_control", "control_over_clip"),
-    *("transfer", "transfer_region", "transfer_outcome", "over_all_tasks"),
+    "over_earlier_clip",
+    *("over_control", "control_over_clip"),
+    *("transfer", "transfer_region", "transfer_chances", "over_all_tasks"),
 ]
 
 # Heading of each table in docs/tables.md, and how to read it.
@@ -500,77 +501,6 @@ def chances(comparisons):
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def gain(comparisons):
-    """Which settings return more, and the probabilities, in words."""
-    gaining = [f"`{comparison.setting}`" for comparison in comparisons if contest.is_above(comparison)]
-    gained = f"a gain of {' and '.join(gaining)}" if gaining else "no gain"
-    return f"{gained} is shown: the probability is {chances(comparisons)}"
-
-
-def progress(runs, settings, tasks):
-    """How many of the runs of a stage are there."""
-    done = runs["setting"].isin(settings).sum()
-    return f"{done} of {len(settings) * len(tasks) * len(contest.CONFIRMATION_SEEDS)} runs"
-
-
-def outcome(scores, choice, second, comparisons):
-    """What is known of the answer, in some sentences: from stage 1's scores and Choice, and stage 2's runs and
-    Comparisons."""
-    if not choice:
-        return (
-            f"Not answered yet: {len(scores)} of {len(contest.SETTINGS)} settings have all their runs of the screening."
-        )
-    if not choice.finalists:
-        return "In the screening no other setting scored above the clip, so there was none to confirm."
-    if not comparisons:
-        done = progress(second, contest.settings_of_stage_2(choice), contest.CONFIRMATION_TASKS)
-        names = " and ".join(f"`{name}`" for name in choice.finalists)
-        trained = f"{done} on new seeds, theirs and the clip's, are trained"
-        return f"Not answered yet: the screening chose {names}; {trained}."
-    answers = contest.answers(comparisons)
-    sentences = [
-        "Yes, by the rule of stage 2." if contest.BEATS in answers.values() else "No β_t is shown to beat the clip."
-    ]
-    for finalist, answer in answers.items():
-        of_finalist = [comparison for comparison in comparisons if comparison.setting == finalist]
-        over = [f"than a run of `{each.clip}` is {estimate(each.improvement, 3)}" for each in of_finalist]
-        told = f"`{finalist}` {answer}: the probability that its run returns more {' and '.join(over)}"
-        if answer != contest.BEATS:
-            highest = max(high for _, _, high in (comparison.improvement for comparison in of_finalist))
-            told += f", so one above {number(highest, 3)} is excluded"
-        sentences.append(f"{told}.")
-    sentences.append(f"In brackets are {100 * contest.level(choice):g} % intervals.")
-    return " ".join(sentences)
-
-
-def transfer_outcome(third, choice, comparisons):
-    """What stage 3 says of the tasks on which nothing was tuned, in a sentence."""
-    where = f"On {' and '.join(contest.TRANSFER_TASKS)}, on which nothing was tuned,"
-    if comparisons:
-        return f"{where} {gain(comparisons)}."
-    done = progress(third, [*choice.finalists, contest.CLIP], contest.TRANSFER_TASKS)
-    return f"{where} it is not known yet: {done} are trained."
-
-
-def control_outcome(second, comparisons):
-    """What stage 3 says of a clip that should move the policy as far as the finalists, in some sentences."""
-    where = f"Over `{contest.CONTROL}`, a clip with a wider band,"
-    if not comparisons:
-        done = progress(second, [contest.CONTROL], contest.CONFIRMATION_TASKS)
-        return f"{where} it is not known yet: {done} of that clip are trained."
-    *finalists, itself = comparisons
-    gains = "gains" if contest.is_above(itself) else "shows no gain"
-    verdict = {
-        False: "the gain is more than distance",
-        True: "to move the policy further suffices for the gain",
-        None: "it stays open whether the gain is more than distance",
-    }
-    return (
-        f"{where} {gain(finalists)}. That clip itself {gains} over `{contest.CLIP}`: "
-        f"{estimate(itself.improvement, 3)}. By the rule of stage 3, {verdict[contest.distance_suffices(comparisons)]}."
-    )
-
-
 def contest_sections(every_run, curves):
     """The tables of all stages of contest.py, and what is known of the answer; all empty if of stage 1 there is none
     but the clip."""
@@ -587,7 +517,6 @@ def contest_sections(every_run, curves):
         "screening": screening_table(first, scores),
         "distance": distance_table(over_kl, fits),
         "lack_of_fit": ", ".join(f"{told} on {task}" for task, told in fits.items()),
-        "outcome": outcome(scores, choice, second, confirmed),
     }
     if not confirmed:
         return found
@@ -597,14 +526,14 @@ def contest_sections(every_run, curves):
     shown = [*confirmed, *control[-1:], *control[:-1]]  # first all that are over the clip at its default
     found["confirmation"], found["confirmation_region"] = contest_tables(second, curves, shown)
     found["transfer"], found["transfer_region"] = contest_tables(third, curves, transferred)
-    found["transfer_outcome"] = transfer_outcome(third, choice, transferred)
-    found["control_outcome"] = control_outcome(second, control)
+    found["transfer_chances"] = chances(transferred)
     found["over_clip"] = chances(confirmed)
     found["over_control"] = chances(control[:-1])
     found["control_over_clip"] = estimate(control[-1].improvement, 3) if control else ""
     found["over_all_tasks"] = chances(contest.over_all_tasks(second, third, choice))
     earlier = contest.earlier_clip(every_run)
     found["with_earlier_clip"] = chances(contest.with_earlier_clip(second, earlier, choice))
+    found["over_earlier_clip"] = chances(contest.beside_earlier_clip(second, earlier, choice))
     for comparison in contest.earlier_beside_clip(second, earlier, choice):
         found["earlier_beside_clip"] = estimate(comparison.improvement, 3)
     return found

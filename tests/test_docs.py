@@ -5,7 +5,9 @@ import re
 import shlex
 import subprocess
 
+import cmarkgfm
 import pytest
+from cmarkgfm.cmark import Options
 from helpers import ROOT
 
 from betas.loop import parse
@@ -59,6 +61,23 @@ def test_links_lead_somewhere(path):
         if fragment:
             headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             assert fragment in map(anchor, headings), link
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=names)
+def test_no_markup_is_left_in_the_text(path):
+    """As GitHub renders it: a line that begins with a comment ends its paragraph and shows the rest as it is typed."""
+    page = cmarkgfm.github_flavored_markdown_to_html(path.read_text(encoding="utf-8"), Options.CMARK_OPT_UNSAFE)
+    page = re.sub(r"<(pre|code)\b.*?</\1>", "", page, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->|<[^>]+>", "", page, flags=re.DOTALL)
+    assert re.findall(r".*(?:`|\*\*|\]\(|^#+ |^\|).*", text, re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=names)
+def test_quoted_commands_fit_the_page(path):
+    """96 columns are what GitHub shows without a scroll bar."""
+    blocks = re.findall(r"^ *```\w*\n(.*?)^ *```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks if not block.startswith("$ diff") for line in block.splitlines()]
+    assert [line for line in lines if len(line) > 96] == []
 
 
 @pytest.mark.parametrize("words", list(commands()))

@@ -269,7 +269,7 @@ def test_settings_stand_over_the_kl(published, visit):
         of_setting = returns.get_group(folder)
         (mean,) = (y for (name, _, seeds), y in points.items() if (name, seeds) == (setting, 2))
         assert mean == pytest.approx(of_setting.mean())
-    assert not tab.locator("#outcome").is_visible()  # no setting has its runs of stage 1
+    assert not tab.locator("#answer").is_visible()  # no setting has its runs of stage 1
     tab.locator("#task-settings").select_option("Ant-v4")
     assert tab.locator("#settings-note").text_content() == "No run of this task here."
 
