@@ -16,11 +16,6 @@ Humanoid-v4       continuous  1000000
 CartPole-v1       cartpole    100000
 LunarLander-v3    cartpole    1000000  --compile --num-envs 16 --num-steps 1024 --num-minibatches 256 --gamma 0.999 --gae-lambda 0.98 --ent-coef 0.01
 "
-# These only where --tasks names them; pictures and tables show them last, in alphabetical order.
-OTHER_TASKS="
-Swimmer-v4        continuous  1000000
-Reacher-v4        continuous  1000000
-"
 QUICK_TASKS="
 Hopper-v4         continuous  81920
 CartPole-v1       cartpole    20480
@@ -38,25 +33,16 @@ phi               cartpole    ppo_phi_cartpole.py
 kl_fixed          cartpole    ppo_kl_scalar_cartpole.py --exp-name ppo_kl_fixed_cartpole
 kl_adaptive       cartpole    ppo_kl_scalar_cartpole.py --exp-name ppo_kl_adaptive_cartpole --adaptive-beta
 "
-# name            variant     flag and its values; the defaults (0.2, 1, 0.02) are in the grid
-KNOBS="
-clip_coef         clip        --clip-coef 0.1 0.3
-beta              kl_fixed    --beta 0.1 0.3 3 10
-kl_target         kl_adaptive --kl-target 0.003 0.01 0.03 0.1
-"
 SEEDS=0,1,2,3,4
 QUICK_SEEDS=0,1
-KNOB_SEEDS=0,1,2
-KNOB_TASKS=CartPole-v1,HalfCheetah-v4,Hopper-v4
 SLURM_OPTIONS=(--ntasks=1 --cpus-per-task=1 --time=02:00:00 --mem=2G --requeue --open-mode=append)
 
 usage() {
   cat << 'EOF'
-usage: ./benchmark.sh [quick | knobs] [flags] [-- sbatch options]
+usage: ./benchmark.sh [quick] [flags] [-- sbatch options]
 
   (neither)           the whole grid: 7 tasks, 5 variants, 5 seeds; into runs/
   quick               all variants on Hopper-v4 and CartPole-v1, 2 seeds, short: minutes; into runs/quick/
-  knobs               other values of ε, β and the KL target, 3 tasks, 3 seeds; into runs/knobs/NAME=VALUE/
 The same command again resumes: complete runs are kept, the others start over. The first call installs into .venv.
   --tasks A,B         only these tasks (the tables at the top of this file have them)
   --variants A,B      only these: clip, klip, phi, kl_fixed, kl_adaptive; or NAME, for any script betas/NAME.py
@@ -64,7 +50,6 @@ The same command again resumes: complete runs are kept, the others start over. T
   --total-timesteps N steps of every run
   --script-args "..." more arguments for the scripts, e.g. --script-args "--save-model --clip-coef 0.1"
   --into NAME         into runs/NAME/, for example for runs with other --script-args
-  --skip-collected    pass over runs that plots/results/runs.csv has, of the same script and arguments
   --workers N         runs at once (one a core; with --slurm as many as the cluster gives)
   --track             log to W&B, too; --wandb-project-name NAME and --wandb-entity NAME say where
   --status            what is done, diverged, running, queued, failed and missing, and the table so far
@@ -124,17 +109,7 @@ plan() { # a line a run, its fields separated by tabs: name, task, variant, seed
   done
 }
 
-plan_knobs() { # the same for each value in KNOBS
-  local folder variant knob flag values value
-  while read -r knob variant flag values; do
-    listed "$variant" "$variants" || continue
-    for value in $values; do
-      folder=$knob=$value/ variants=$variant script_args="$flag $value $script_args" plan
-    done
-  done <<< "$KNOBS"
-}
-
-report() { "$PYTHON" tools/report.py "$@" ${skip_collected:+--skip-collected} "$base" <<< "$plan"; }
+report() { "$PYTHON" tools/report.py "$@" "$base" <<< "$plan"; }
 
 install() { # makes .venv and installs requirements.txt, unless that is done or the user brings his own Python
   if [ -n "${PYTHON:-}" ]; then
@@ -250,16 +225,15 @@ exec bash $(printf '%q ' "$self" --run -x "$base") \"\$(sed -n \$((SLURM_ARRAY_T
 
 main() {
   local mode=train sweep="" seeds="" tasks="" variants="" total_timesteps="" script_args="" workers="" into=""
-  local task_table=$TASKS skip_collected="" slurm="" track=() sbatch_options=() asked=()
+  local task_table=$TASKS slurm="" track=() sbatch_options=() asked=()
   local word folder="" prefix base plan todo fields name failed=""
   while [ $# -gt 0 ]; do
     case "$1" in --?*=*) word=$1; shift; set -- "${word%%=*}" "${word#*=}" "$@" ;; esac # --flag=value
     case "$1" in --slurm | --) ;; *) asked+=("$1") ;; esac
     case "$1" in
-      quick | knobs) sweep=$1 ;;
+      quick) sweep=$1 ;;
       --status | --dry-run) mode=$1 ;;
       --slurm) slurm=yes; [ "$mode" != train ] || mode=$1 ;;
-      --skip-collected) skip_collected=yes ;;
       --track) track+=(--track) ;;
       --help | -h) usage; exit ;;
       --) shift; sbatch_options=("$@"); break ;;
@@ -278,11 +252,7 @@ main() {
     esac
     shift
   done
-  [ -z "$tasks" ] || task_table=$TASKS$OTHER_TASKS
-  case "$sweep" in
-    quick) task_table=$QUICK_TASKS seeds=${seeds:-$QUICK_SEEDS} ;;
-    knobs) tasks=${tasks:-$KNOB_TASKS} seeds=${seeds:-$KNOB_SEEDS} ;;
-  esac
+  [ -z "$sweep" ] || { task_table=$QUICK_TASKS; seeds=${seeds:-$QUICK_SEEDS}; }
   tasks=${tasks// /}
   variants=${variants// /}
   seeds=${seeds:-$SEEDS}
@@ -304,12 +274,10 @@ main() {
     VARIANTS="$VARIANTS$word continuous betas/$word.py"$'\n'"$word cartpole betas/$word.py"$'\n'
   done
   [ -n "$slurm" ] || [ ${#sbatch_options[@]} = 0 ] || die "what follows -- goes to sbatch: add --slurm, or leave it out"
-  plan=$(if [ "$sweep" = knobs ]; then plan_knobs; else plan; fi)
-  [ -n "$plan" ] || die "no variant asked for is of the family of a task asked for, or has a knob"
+  plan=$(plan)
+  [ -n "$plan" ] || die "no variant asked for is of the family of a task asked for"
 
   if [ "$mode" = --dry-run ]; then
-    [ -z "$skip_collected" ] || { install; plan=$(report train) || exit 2; }
-    [ -n "$plan" ] || exit 0
     while IFS=$'\t' read -r -a fields; do
       name=${fields[0]}
       ! ended || continue

@@ -205,7 +205,7 @@ def load(results):
             print(f"left out: {UNREADABLE.format(path, error, remedy)}", file=sys.stderr)
     if not tables:
         raise DataError(f"{results}: no run whose curve can be read")
-    runs = runs[~runs["run"].isin(damaged)]
+    runs = runs[~runs["run"].isin(damaged)].assign(version=runs["script_sha256"])
     lengths = [len(table) for table in tables]
     curves = pd.concat(tables, ignore_index=True)
     curves.insert(0, "run", pd.Categorical(runs["run"]).repeat(lengths))

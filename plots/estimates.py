@@ -62,7 +62,7 @@ def welch(first, second):
     return float(ttest_ind(first, second, equal_var=False).pvalue)
 
 
-def welch_published(sample, mean, std, n=5):
+def welch_published(sample, mean, std, n):
     """The same between a sample and a published one, of which mean, standard deviation (divisor n) and n are known."""
     if len(sample) < 2:
         return np.nan

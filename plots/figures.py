@@ -1,8 +1,6 @@
 """The pictures of the data set. Each function draws one and returns the figure, or None if there is nothing to draw."""
 
 import compare
-import contest
-import estimates
 import numpy as np
 import tables
 import theory
@@ -13,6 +11,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 from style import STYLES, finish, handles, panel_each, panels, style
 
+NO_MODES = {}  # of tasks with two modes of seeds, see draw_spread
 MANY = 8  # seeds; more are drawn as a band
 SMOOTHED = "rolling mean over a fiftieth of the run"
 CROSS = "; a cross at the foot: a seed diverged there"
@@ -115,18 +114,18 @@ def draw_seeds(ax, table, color):
     ax.plot(table.index, table, color=color, zorder=2, linewidth=0.6, alpha=0.7)
 
 
-def draw_spread(ax, table, cell, band=True):
+def draw_spread(ax, table, cell, modes, band=True):
     """Draws how the seeds of a cell vary around their mean.
 
     Up to eight are a thin line each, with a band of one standard deviation. Of more the band holds the middle half, and
-    on the bimodal task those that broke out are lines. A cross at the foot marks where a seed diverged.
+    on a task with two modes those in the upper one are lines: modes has the return that parts them, by task. A cross at
+    the foot marks where a seed diverged.
     """
     color = style(cell["variant"].iloc[0])["color"]
     shown = cell["seed"]
     if len(cell) > MANY:
         low, high = table.quantile(0.25, axis=1), table.quantile(0.75, axis=1)
-        broke_out = (cell["env_id"] == compare.BIMODAL) & (cell["final_return"] > compare.BREAKOUT)
-        shown = cell["seed"][broke_out]
+        shown = cell["seed"][cell["final_return"] > cell["env_id"].astype(str).map(modes)]
     else:
         mean, std = table.mean(axis=1), table.std(axis=1, ddof=0)
         low, high = mean - std, mean + std
@@ -138,7 +137,7 @@ def draw_spread(ax, table, cell, band=True):
         ax.plot(table[seed].last_valid_index(), 0.06, "X", transform=ax.get_xaxis_transform(), **cross)
 
 
-def spread_caption(runs):
+def spread_caption(runs, modes):
     """What the bands and thin lines of draw_spread are, in the pictures of these runs."""
     counts = runs.groupby(["env_id", "variant"], observed=True).size()
     parts = []
@@ -146,65 +145,37 @@ def spread_caption(runs):
         parts.append("± one standard deviation and each seed")
     if (counts > MANY).any():
         parts.append("of more than eight seeds the middle half")
-    if (counts.get(compare.BIMODAL, counts[:0]) > MANY).any():
-        parts.append(f"on {compare.BIMODAL} with those that break out")
+    parts += [f"on {task} with those that break out" for task in modes if (counts.get(task, counts[:0]) > MANY).any()]
     return ", ".join(parts)
 
 
-def draw_returns(ax, runs, curves, task):
+def draw_returns(ax, runs, curves, task, modes):
     """Draws the learning curves of a task, of every variant."""
     of_task = runs[runs["env_id"] == task]
     for variant, cell in of_task.groupby("variant", observed=True):
         table = wide(cell, curves, "episodic_return")
         if len(table):
-            draw_spread(ax, table, cell)
+            draw_spread(ax, table, cell, modes)
             draw_mean(ax, table, variant)
     steps_axis(ax)
 
 
-def learning_curves(runs, curves):
-    """A panel a task: the mean over seeds, and how they vary."""
+def learning_curves(runs, curves, modes=NO_MODES):
+    """A panel a task: the mean over seeds, and how they vary; modes as in draw_spread."""
     if runs.empty:
         return None
     runs = compare.merged(runs)
     tasks = present(runs["env_id"])
     figure, axes, blank = panel_each(tasks, 2.3)
     for task, ax in axes.items():
-        draw_returns(ax, runs, curves, task)
+        draw_returns(ax, runs, curves, task, modes)
         write_remarks(ax, runs, task, tables.main_variants(runs))
         ax.set_title(title(runs, task))
         if ax.get_subplotspec().is_first_col():
             ax.set_ylabel("episodic return")
-    caption = f"Mean over seeds ({SMOOTHED}), and around it {spread_caption(runs)}"
+    caption = f"Mean over seeds ({SMOOTHED}), and around it {spread_caption(runs, modes)}"
     caption += CROSS if runs["diverged"].any() else ""
     return finish(figure, caption + ".", handles(present(runs["variant"])), blank)
-
-
-def overview(runs, curves):
-    """What the theorem says, and what one task returns."""
-    if runs.empty:
-        return None
-    runs = compare.merged(runs)
-    figure, ((plane, returns),) = panels(1, 2, 2.7)
-    theory.draw_plane(plane)
-    plane.set_title(r"The clip as a KL penalty: $\beta_t(w, \hat{A})$")
-    task = overview_task(runs)
-    draw_returns(returns, runs, curves, task)
-    write_remarks(returns, runs, task, tables.main_variants(runs))
-    returns.set_title(f"{title(runs, task)}: episodic return")
-    caption = (
-        "Left: the coefficient that the clip implies for a sample with ratio $w$ and advantage Â, 0 where white or "
-        f"grey: I_in is inside the band 1 ± ε, I_kill outside in the direction of Â, I_pass outside against it. Right: "
-        f"mean over seeds, and around it {spread_caption(runs[runs['env_id'] == task])}."
-    )
-    return finish(figure, caption, handles(present(runs["variant"][runs["env_id"] == task])))
-
-
-def overview_task(runs):
-    """The task of the overview: Ant-v4, or without it the first on which a mean says what most seeds do."""
-    tasks = present(runs["env_id"])
-    ranked = ["Ant-v4", *(task for task in tasks if task != compare.BIMODAL), *tasks]
-    return next(task for task in ranked if task in tasks)
 
 
 def draw_identity(above, below, of_task, curves, forms):
@@ -348,9 +319,9 @@ def draw_interval(ax, y, variant, estimate, label=None):
     ax.annotate(label, (value, y), (0, 7), textcoords="offset points", ha="center", fontsize=9, bbox=ground)
 
 
-def aggregate(runs):
-    """Score and probability of improvement over clip, over all tasks, with their intervals."""
-    found = tables.aggregates_of(runs)
+def aggregate(runs, reference=None):
+    """Over all tasks the probability of improvement over clip, and with a reference the score, with their intervals."""
+    found = tables.aggregates_of(runs, reference)
     if not found:
         return None
     tasks = [task for task in present(runs["env_id"]) if any(task in both.tasks for both in found.values())]
@@ -358,20 +329,24 @@ def aggregate(runs):
         variant if len(both.tasks) == len(tasks) else f"{variant} ({len(both.tasks)} of {len(tasks)} tasks)"
         for variant, both in found.items()
     ]
-    figure, ((left, right),) = panels(1, 2, 0.5 + 0.36 * len(found), sharey=True)
+    figure, (axes,) = panels(1, 2 if reference else 1, 0.5 + 0.36 * len(found), sharey=True)
+    left, right = axes[0], axes[-1]
     for y, (variant, both) in enumerate(found.items()):
-        draw_interval(left, y, variant, both.score)
+        if reference:
+            draw_interval(left, y, variant, both.score)
         if both.improvement:
             draw_interval(right, y, variant, both.improvement)
     left.set_yticks(range(len(found)), labels)
     left.set_ylim(len(found) - 0.5, -0.7)
-    left.set_xlabel("mean score")
+    if reference:
+        left.set_xlabel("mean score")
     right.set_xlabel("probability of improvement over clip")
     right.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
     right.set_xlim(-0.05, 1.05)
+    score = f"score: 0 is a random policy, 1 the {reference.name}'s PPO-Clip; " if reference else ""
     caption = (
-        f"{', '.join(tasks)}, each of the same weight, with all seeds; score: 0 is a random policy, 1 the paper's "
-        "PPO-Clip; bars: 95 % bootstrap intervals, which draw the seeds of each task and variant anew."
+        f"{', '.join(tasks)}, each of the same weight, with all seeds; {score}bars: 95 % bootstrap intervals, which "
+        "draw the seeds of each task and variant anew."
     )
     if any(len(both.tasks) < len(tasks) for both in found.values()):
         caption += " A variant with fewer tasks is compared with clip on those alone."
@@ -393,14 +368,14 @@ def limits(values, scale):
     return low - room, high + room
 
 
-def draw_beside_clip(ax, cell, clip, curves, column, variant):
+def draw_beside_clip(ax, cell, clip, curves, column, variant, modes):
     """Draws a variant's curves on a task over clip's; returns all values drawn."""
     drawn = []
     for name, part in (("clip", clip), (variant, cell)):
         table = wide(part, curves, column, points=80)
         drawn.append(table.to_numpy().ravel())
         if len(table):
-            draw_spread(ax, table, part, band=False)
+            draw_spread(ax, table, part, modes, band=False)
             look = style(name)
             width = 3 if name == "clip" else 1.6
             ax.plot(
@@ -416,7 +391,7 @@ MULTIPLES = {
 }
 
 
-def small_multiples(runs, curves, which):
+def small_multiples(runs, curves, which, modes=NO_MODES):
     """A row a variant, a column a task, and clip in each panel: many variants in one panel could not be told apart."""
     if runs.empty:
         return None
@@ -429,7 +404,8 @@ def small_multiples(runs, curves, which):
         values = []
         for ax, variant in zip(axes[:, place], variants, strict=True):
             cell = of_task[of_task["variant"] == variant]
-            values.append(draw_beside_clip(ax, cell, of_task[of_task["variant"] == "clip"], curves, column, variant))
+            clip = of_task[of_task["variant"] == "clip"]
+            values.append(draw_beside_clip(ax, cell, clip, curves, column, variant, modes))
             text = remarks(runs, task, [variant])
             # A remark may be wider than its panel: at the right edge of the picture it goes to the left.
             x, side = (1, "right") if text and task == tasks[-1] else (0, "left")
@@ -461,18 +437,17 @@ def draw_final(ax, y, cell, variant):
         ax.axvline(returns.mean(), color=color, linewidth=2, zorder=1.8)
 
 
-def draw_final_of_paper(ax, y, cell, variant, task):
-    """Draws the paper's mean final return and standard deviation at height y, where it has them and no run of the cell
-    has another length than the paper's."""
-    name = compare.first_name(variant)
-    in_paper = task in compare.PAPER.index and f"{name}_mean" in compare.PAPER
-    if in_paper and (cell["steps"] == compare.PAPER.loc[task, "steps"]).all():
-        mean, std = compare.PAPER.loc[task, [f"{name}_mean", f"{name}_std"]]
+def draw_final_of_reference(ax, y, cell, variant, task, reference):
+    """Draws the reference's mean final return and standard deviation at height y, where it has them and no run of the
+    cell has another length."""
+    key = (task, compare.first_name(variant))
+    if key in reference.returns.index and (cell["steps"] == reference.returns.loc[key, "steps"]).all():
+        mean, std = reference.returns.loc[key, ["mean", "std"]]
         ax.errorbar(mean, y, xerr=std, color="0.5", marker="d", markerfacecolor="white", linewidth=1.2)
 
 
-def final_returns(runs):
-    """Every run's final return, a panel a task, and beside them what the paper has."""
+def final_returns(runs, reference=None):
+    """Every run's final return, a panel a task, and beside them what a reference has."""
     if runs.empty:
         return None
     runs = compare.merged(runs)
@@ -486,7 +461,8 @@ def final_returns(runs):
         for y, variant in enumerate(variants):
             cell = runs[(runs["env_id"] == task) & (runs["variant"] == variant)]
             draw_final(ax, y, cell, variant)
-            draw_final_of_paper(ax, y + 0.3, cell, variant, task)
+            if reference:
+                draw_final_of_reference(ax, y + 0.3, cell, variant, task, reference)
             text = remarks(runs, task, [variant]).replace(f"{variant}: ", "")
             right = cell["final_return"].mean() < np.mean(ax.get_xlim())
             box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
@@ -496,53 +472,12 @@ def final_returns(runs):
         ax.set_ylim(len(variants) - 0.4, -0.6)
         ax.set_title(title(runs, task))
         ax.xaxis.set_major_locator(MaxNLocator(4))
-    caption = (
-        "Final returns: dots every seed that finished, diamonds their mean, line that of clip; grey: the paper's mean "
-    )
-    return finish(figure, caption + "± standard deviation over 5 seeds, where our runs are as long.")
-
-
-def draw_beside_paper(ax, cell, curves, variant, task):
-    """Draws our curve and the paper's, and the paper's final return at the right edge."""
-    table = wide(cell, curves, "episodic_return", points=80)
-    color = style(variant)["color"]
-    mean = table.mean(axis=1)
-    std = table.std(axis=1, ddof=0)
-    ax.fill_between(table.index, mean - std, mean + std, color=color, alpha=0.25, linewidth=0)
-    ax.plot(table.index, mean, color=color, linewidth=2.5)
-    name = compare.first_name(variant)
-    paper = compare.PAPER_CURVES
-    paper = paper[(paper["task"] == task) & (paper["variant"] == name)]
-    ax.plot(paper["global_step"], paper["episodic_return"], color="black", linewidth=1, zorder=3)
-    final, spread = compare.PAPER.loc[task, [f"{name}_mean", f"{name}_std"]]
-    edge = 1.04 * compare.PAPER.loc[task, "steps"]
-    ax.errorbar(edge, final, spread, color="black", marker="d", markersize=3.5, zorder=3)
-
-
-def paper_curves(runs, curves):
-    """Our curves and the paper's, a row a task, a column a variant, of runs as long as the paper's."""
-    runs = tables.as_long_as_the_papers(compare.merged(runs))
-    names = ("clip", "kl_fixed", "kl_adaptive")
-    variants = [variant for variant in present(runs["variant"]) if compare.first_name(variant) in names]
-    if not variants:
-        return None
-    tasks = present(runs["env_id"])
-    figure, axes = panels(len(tasks), len(variants), 1.05, sharex="row", sharey="row")
-    for row, task in zip(axes, tasks, strict=True):
-        for ax, variant in zip(row, variants, strict=True):
-            cell = runs[(runs["env_id"] == task) & (runs["variant"] == variant)]
-            draw_beside_paper(ax, cell, curves, variant, task)
-            write_remarks(ax, runs, task, [variant])
-            steps_axis(ax, task == tasks[-1])
-        row_title(row, title(runs, task))
-    figure.supylabel("episodic return", fontsize=10)
-    entries = [Line2D([], [], color=style(v)["color"], linewidth=2.5, label=v) for v in variants]
-    entries.append(Line2D([], [], color="black", linewidth=1, label="paper"))
-    caption = (
-        f"Ours: mean ± one standard deviation ({SMOOTHED}); paper: mean over 5 seeds, not smoothed, and as diamond its "
-        "final return "
-    )
-    return finish(figure, caption + "± one standard deviation.", entries)
+    caption = "Final returns: dots every seed that finished, diamonds their mean, line that of clip"
+    if reference:
+        seeds = {f"{seeds:.0f}" for seeds in reference.returns["seeds"]}
+        over = f"over {seeds.pop()} seeds" if len(seeds) == 1 else "over its seeds"
+        caption += f"; grey: the {reference.name}'s mean ± standard deviation {over}, where our runs are as long"
+    return finish(figure, f"{caption}.")
 
 
 def knob_style(variant):
@@ -681,178 +616,3 @@ def return_over_kl(settings, curves):
         for variant in present(settings["variant"])
     ]
     return finish(figure, caption, entries, blank)
-
-
-def draw_screening(ax, settings, finalists):
-    """Draws {setting: (log KL, final returns)}: means, those of the finalists in a ring, the range of the seeds, and
-    the parabola through all."""
-    for setting, (log_kl, returns) in settings.items():
-        variant, *arguments = setting.split()
-        look = point_style(variant)
-        place, mean = np.exp(log_kl), returns.mean()
-        ax.plot([place] * 2, [returns.min(), returns.max()], color=look["color"], linewidth=1, alpha=0.5)
-        ax.plot(place, mean, **look)
-        if setting in finalists:
-            ax.plot(place, mean, "o", color="black", markerfacecolor="none", markersize=13, zorder=3.5)
-        count = f" ({len(returns)})" if len(returns) < len(contest.SCREENING_SEEDS) else ""
-        # Left of the point for spo and ano, whose points lie near each other's.
-        left, below = variant in ("spo", "ano"), variant == "ano"
-        where = {"xytext": (-6 if left else 6, -4 if below else 4), "ha": "right" if left else "left"}
-        where["va"] = "top" if below else "bottom"
-        ax.annotate(argument_values(arguments) + count, (place, mean), color=look["color"], **where, **LABEL)
-    log_kls, means = tables.clip_line(settings)
-    ax.plot(np.exp(log_kls), means, color=STYLES["clip"]["color"], linewidth=1.5)
-    log_kls, samples = zip(*settings.values(), strict=True)
-    if len(settings) > 3:
-        along = np.linspace(min(log_kls), max(log_kls), 100)
-        ax.plot(np.exp(along), estimates.fitted_polynomial(log_kls, samples)(along), "--", color="0.6", zorder=1.8)
-    kl_axis(ax, np.exp(log_kls))
-
-
-def argument_values(arguments):
-    """The values in `--alpha 0.1 --eps 0.3`, given as a list of words; where there are several, with their names."""
-    values = arguments[1::2]
-    if len(values) < 2:
-        return "".join(values)
-    symbols = {"--alpha": "α", "--eps": "ε"}
-    return ", ".join(f"{symbols[name]} {value}" for name, value in zip(arguments[::2], values, strict=True))
-
-
-def point_style(variant):
-    """A variant's look where it is a point."""
-    return {"markersize": 7, "marker": "o", **style(variant), "linestyle": ""}
-
-
-def screening(runs, curves):
-    """Stage 1 of contest.py: final return over the median KL of an iteration, a panel a task. None where there is none
-    but the clip."""
-    found = tables.settings_over_kl(runs, curves)
-    if not found or runs["setting"].isin(contest.CLIPS).all():
-        return None
-    choice = contest.chosen(contest.screening_scores(runs))
-    finalists = choice.finalists if choice else []
-    figure, axes, blank = panel_each(found, 3.1, columns=2)
-    for task, ax in axes.items():
-        draw_screening(ax, found[task], finalists)
-        write_diverged(ax, runs[runs["env_id"] == task])
-        ax.set_title(task)
-        ax.set_xlabel("median KL of an iteration")
-        if ax.get_subplotspec().is_first_col():
-            ax.set_ylabel("final return")
-    samples = [returns for settings in found.values() for _, returns in settings.values()]
-    some_are_missing = any(len(returns) < len(contest.SCREENING_SEEDS) for returns in samples)
-    brackets = ", and in brackets how many seeds there are, where some are missing" if some_are_missing else ""
-    caption = (
-        f"Seeds 0 to 2: mean and range. Numbers: the file's argument, where it is not the default{brackets}; clip_eps "
-        "without one has ε = 0.3. "
-        + ("In a ring: the finalists, chosen for these returns. " if finalists else "")
-        + "Blue line: the clip with ε = 0.1, 0.2, 0.3 and 0.4. Dashed: a parabola of log KL through all runs."
-    )
-    shown = {setting.split()[0] for settings in found.values() for setting in settings}
-    variants = [variant for variant in dict.fromkeys(name.split()[0] for name in contest.SETTINGS) if variant in shown]
-    entries = [Line2D([], [], label=variant, **point_style(variant)) for variant in variants]
-    return finish(figure, caption, entries, blank)
-
-
-def two_lines(setting):
-    """The name of a setting's file, and below it its arguments."""
-    variant, *arguments = setting.split()
-    return f"{variant}\n{argument_values(arguments)}".strip()
-
-
-def in_a_row(setting):
-    """The name of a setting's file and its arguments."""
-    return two_lines(setting).replace("\n", " ")
-
-
-def draw_confirmed(ax, comparisons):
-    """Draws the probabilities of improvement of Comparisons, a row an interval, and below it the probability on each
-    task, as the first letters of its name."""
-    labels, drawn = [], []
-    for y, comparison in enumerate(comparisons):
-        variant = comparison.setting.split()[0]
-        draw_interval(ax, y, variant, comparison.improvement, tables.estimate(comparison.improvement, 3))
-        chances = {
-            task: estimates.improvement(scores, comparison.clip_scores[task])
-            for task, scores in comparison.scores.items()
-        }
-        lines = [0.25, 0.45]  # below the interval; neighbours take turns, so that they do not overlap
-        for rank, task in enumerate(sorted(chances, key=chances.get)):
-            at = (chances[task], y + lines[rank % 2])
-            ax.annotate(task[:2], at, ha="center", va="center", fontsize=7, color=style(variant)["color"])
-        drawn += [*chances.values(), *comparison.improvement]
-        # A finalist's arguments stand in the other panels.
-        name = in_a_row(comparison.setting) if comparison.setting == contest.CONTROL else variant
-        labels.append(f"{name}\nover {in_a_row(comparison.clip)}")
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.4, -0.8)
-    ax.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
-    reach = np.abs(np.array(drawn) - 0.5).max() + 0.05
-    ax.set_xlim(0.5 - reach, 0.5 + reach)
-    ax.set_title("probability of improvement")
-
-
-def confirmation(runs, choice):
-    """Stage 2 of contest.py: every run's final return, a panel a task, and the test of each finalist; and the same of
-    stage 3's control when all its runs are there. None as long as runs of stage 2 are missing."""
-    comparisons = contest.confirmed(runs, choice) if choice else []
-    if not comparisons:
-        return None
-    settings = contest.settings_of_stage_2(choice)
-    control = contest.with_control(runs, choice)
-    if control:
-        *over_control, itself = control
-        comparisons += [itself, *over_control]
-        settings.append(contest.CONTROL)
-    runs = runs[runs["setting"].isin(settings)]
-    figure, axes, (last,) = panel_each(contest.CONFIRMATION_TASKS, 0.6 + 0.5 * len(comparisons), columns=2)
-    for task, ax in axes.items():
-        for y, setting in enumerate(settings):
-            cell = runs[(runs["env_id"] == task) & (runs["setting"] == setting)]
-            draw_final(ax, y, cell, setting.split()[0])
-        ax.set_yticks(range(len(settings)), map(two_lines, settings))
-        ax.set_ylim(len(settings) - 0.4, -0.6)
-        ax.set_title(task)
-        ax.set_xlabel("final return")
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        write_diverged(ax, runs[runs["env_id"] == task])
-    last.set_axis_on()
-    draw_confirmed(last, comparisons)
-    percent = 100 * contest.level(choice)
-    caption = (
-        "Final returns of seeds 20 to 34, on scales of their own: dots every seed, diamonds their mean, line that of "
-        "clip. Last panel: the probability that a run returns more than a run of the clip that its row names, diamonds "
-        f"over all five tasks, letters on each (Ha is HalfCheetah-v4); bars: {percent:g} % bootstrap intervals."
-    )
-    return finish(figure, caption)
-
-
-def confirmation_kl(runs, curves, choice):
-    """How far the settings of stage 2, and the control of stage 3 when all its runs are there, let the policy move: KL
-    and the shares of the three sets, a column a task. None as long as runs of stage 2 are missing."""
-    if not choice or not contest.confirmed(runs, choice):
-        return None
-    settings = contest.settings_of_stage_2(choice)
-    if contest.with_control(runs, choice):
-        settings.append(contest.CONTROL)
-    rows = {"approx_kl": "approximate KL"} | {name: f"share in {label}" for name, label in theory.SETS.items()}
-    figure, axes = panels(len(rows), len(contest.CONFIRMATION_TASKS), 1.5, sharex="col", sharey="row")
-    for column, task in zip(axes.T, contest.CONFIRMATION_TASKS, strict=True):
-        for ax, name in zip(column, rows, strict=True):
-            for setting in settings[::-1]:  # the clip, a thick line, below the others
-                cell = runs[(runs["env_id"] == task) & (runs["setting"] == setting)]
-                draw_mean(ax, wide(cell, curves, name, points=80), setting.split()[0])
-            steps_axis(ax, name == list(rows)[-1])
-        column[0].set_title(task)
-    axes[0, 0].set_yscale("log")
-    for row, label in zip(axes, rows.values(), strict=True):
-        row[0].set_ylabel(label)
-    for row in axes[1:]:
-        row[0].yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
-    caption = (
-        "KL of an iteration's last epoch, and shares of all samples of an iteration's minibatches: inside the band "
-        "1 ± 0.2 (in), outside where the clip with ε = 0.2 would silence the sample (kill), and outside where it would "
-        f"not (pass), by this rule for all. Mean over seeds 20 to 34 ({SMOOTHED})."
-    )
-    entries = [Line2D([], [], label=setting, **style(setting.split()[0])) for setting in settings]
-    return finish(figure, caption, entries)

@@ -1,5 +1,6 @@
 """What the pictures have in common: fonts, the look of each variant, legends and captions."""
 
+import io
 import textwrap
 import zlib
 
@@ -7,6 +8,8 @@ import compare
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 WIDTH = 7.2  # inches; at 900 pixels a letter of 10 points is then 17 pixels high
 NARROWEST = WIDTH / 5  # a panel; with more than five beside each other a picture becomes wider
@@ -103,3 +106,17 @@ def finish(figure, caption, entries=(), blank=()):
     width = int(figure.get_figwidth() * 15)
     figure.supxlabel(textwrap.fill(caption, width), fontsize=9, x=0.01, ha="left", color="0.25")
     return figure
+
+
+def png(figure, source):
+    """A figure as PNG of 256 colours, stamped with source, if that is given: the same bytes for the same picture."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    image = Image.open(drawn).convert("RGB")
+    image = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    stamp = PngInfo()
+    if source:
+        stamp.add_text("Source", source)
+    data = io.BytesIO()
+    image.save(data, format="png", optimize=True, pnginfo=stamp)
+    return data.getvalue()

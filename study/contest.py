@@ -10,6 +10,7 @@ import compare
 import estimates
 import numpy as np
 import pandas as pd
+import paper
 
 CLIP = "clip"
 CLIPS = [CLIP, "clip_eps", "clip_eps --eps 0.1", "clip_eps --eps 0.4"]
@@ -36,30 +37,17 @@ CONFIRMATION_SEEDS = range(20, 35)
 TRANSFER_TASKS = ["Swimmer-v4", "Reacher-v4"]  # on which nothing was tuned; with the seeds of the confirmation
 MOST_FINALISTS = 2
 BEATS = "beats the clip"  # the answer of a finalist's test where it beats the clip at its default and at its best ε
-MACHINE = {"--compile", "--cuda", "--torch-deterministic"}  # what makes no other setting
-
-
-def setting_of(run):
-    """The name of a run's setting, or None where that is not in SETTINGS nor CONTROL, or where an argument that all
-    scripts have departs from its default."""
-    defaults = compare.default_arguments(run["variant"], run["discrete"])
-    changed = [name for name in sorted(defaults) if name in run and run[name] != defaults[name]]
-    changed = [name for name in changed if name not in MACHINE]
-    if any(name in compare.SHARED for name in changed):
-        return None
-    name = " ".join([run["variant"], *(f"{name} {run[name]}" for name in changed)])
-    return name if name in [*SETTINGS, CONTROL] else None
 
 
 def stage(every_run, tasks, seeds):
     """The runs of a stage that have a setting, with two columns more: setting, a categorical in the order of SETTINGS,
     and score, 0 where a run diverged or has no return. Their tasks are in the order of tasks."""
     here = every_run[every_run["env_id"].isin(tasks) & every_run["seed"].isin(seeds)]
-    names = [setting_of(run) for run in here.to_dict("records")]
-    here = here.assign(setting=pd.Categorical(names, [*SETTINGS, CONTROL], ordered=True)).dropna(subset="setting")
+    names = pd.Categorical(here["setting"], [*SETTINGS, CONTROL], ordered=True)
+    here = here.assign(setting=names).dropna(subset="setting")
     here = here.assign(env_id=pd.Categorical(here["env_id"].astype(str), tasks, ordered=True))
     here = here.sort_values(["setting", "run"]).drop_duplicates(["setting", "env_id", "seed"])
-    return here.assign(score=compare.run_scores(here).fillna(0.0))
+    return here.assign(score=compare.run_scores(here, paper.REFERENCE).fillna(0.0))
 
 
 def first_stage(every_run):
@@ -70,13 +58,13 @@ def first_stage(every_run):
 
 def second_stage(every_run):
     """The runs of the confirmation, and on its tasks those of stage 3's control, as stage gives them."""
-    return stage(compare.apart(every_run), CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
+    return stage(paper.apart(every_run), CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
 
 
 def third_stage(every_run):
     """The runs of stage 3's own tasks, as stage gives them. These have no scores, and the test asks only which of two
     runs returns more: so a run's score is its final return, and that of a run without one is below all others."""
-    runs = stage(compare.apart(every_run), TRANSFER_TASKS, CONFIRMATION_SEEDS)
+    runs = stage(paper.apart(every_run), TRANSFER_TASKS, CONFIRMATION_SEEDS)
     returns = runs["final_return"]
     return runs.assign(score=returns.fillna(returns.min() - 1))
 
@@ -185,8 +173,8 @@ def over_all_tasks(second, third, choice):
 def earlier_clip(every_run):
     """The scores of the clip at its default with the seeds of the published grid, {task: (seeds,)}; empty if it lacks
     one of their runs. No part of the protocol."""
-    runs = stage(compare.not_apart(every_run), CONFIRMATION_TASKS, compare.SEEDS)
-    return cells(runs, CONFIRMATION_TASKS, compare.SEEDS).get(CLIP, {})
+    runs = stage(paper.not_apart(every_run), CONFIRMATION_TASKS, paper.SEEDS)
+    return cells(runs, CONFIRMATION_TASKS, paper.SEEDS).get(CLIP, {})
 
 
 def with_earlier_clip(second, earlier, choice):

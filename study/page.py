@@ -1,6 +1,9 @@
 """The interactive page: one HTML file with everything in it, opened by a double click, without a network.
 
-It shows one recorded update (updates.npz, by tools/record_update.py), β_t of every method, the runs of a data set, and
+    python study/page.py               # of the study, into page.html
+    python study/page.py runs/quick    # of your runs, into runs/quick/plots/index.html
+
+It shows one recorded update (updates.npz, by record_update.py), β_t of every method, the runs of a data set, and
 what is known of whether a β_t beats the clip.
 page.html is its text and its controls, page.js moves what is prepared here: no value of a surrogate is computed there.
 """
@@ -12,26 +15,29 @@ import json
 import re
 import shlex
 import sys
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import collect
-import compare
-import figures
 import matplotlib.colors
 import numpy as np
 import pandas as pd
 import plotly.colors
 import plotly.offline
-import report
-import tables
-import theory
 import torch
+import tyro
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(HERE), str(ROOT / "plots"), str(ROOT / "tools"), str(ROOT)]
+
+import collect
+import compare
+import data
+import figures
+import paper
+import report
+import sections
+import theory
 
 import ppo_clip_continuous
 import ppo_kl_scalar_continuous
@@ -227,19 +233,20 @@ def coefficients(found, failures):
 
 
 def command(row):
-    """The command that trains a run again, or an empty text if its script is not here."""
+    """The command that trains a run again: of the study at the commit of its label, else with every argument that the
+    run recorded. Empty if no script has the name of the run's experiment."""
+    if "command" in row:
+        return f"git checkout --quiet {row['code']} && python {row['command']}"
     arguments = json.loads(row["args"])
-    found = compare.script(row["variant"], compare.has_discrete_actions(row["env_id"], [arguments["exp_name"]]))
-    if found is None:
+    name = arguments.pop("exp_name")
+    script = re.sub("kl_(fixed|adaptive)", "kl_scalar", name)
+    path = next((path for path in (f"{script}.py", f"betas/{script}.py") if (ROOT / path).is_file()), None)
+    if path is None:
         return ""
-    args, _ = found
-    defaults = asdict(args)
-    path = Path(sys.modules[type(args).__module__].__file__).relative_to(ROOT)
-    words = ["python", str(path), "--env-id", row["env_id"], "--seed", row["seed"]]
-    for name, value in arguments.items():
-        if name not in defaults or defaults[name] == value:
-            continue
-        flag = name.replace("_", "-")
+    words = ["python", path, "--env-id", row["env_id"], "--seed", row["seed"]]
+    words += ["--exp-name", name] * (name != script)
+    for argument, value in arguments.items():
+        flag = argument.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
@@ -328,8 +335,6 @@ def drawn(table):
 
 def learning_curves(runs, curves):
     """The lines of all runs, and of each method with several seeds of one version and setting the mean over them."""
-    num_envs = [json.loads(text)["num_envs"] for text in runs["args"]]
-    runs = runs.assign(version=compare.versions(runs["script_sha256"], num_envs))
     of_run = dict(list(curves.groupby("run", observed=True)))
     lines = []
     alike = {}
@@ -357,15 +362,15 @@ def learning_curves(runs, curves):
     return lines, means
 
 
-def paper():
+def published():
     """The paper's curves and final returns, by task and variant."""
     found = {}
-    for (task, variant), curve in compare.PAPER_CURVES.groupby(["task", "variant"]):
+    for (task, variant), curve in paper.CURVES.groupby(["task", "variant"]):
         found.setdefault(task, {})[variant] = {
             "x": curve["global_step"].to_numpy(),
             "episodic_return": pack(curve["episodic_return"]),
         }
-    for task, row in compare.PAPER.iterrows():
+    for task, row in paper.TABLE.iterrows():
         for variant in compare.MAIN:
             if f"{variant}_mean" not in row:
                 continue
@@ -421,38 +426,58 @@ def as_json(value):
     return value.item()
 
 
-def page(runs, curves):
-    """The page as text, of runs and curves as collect.load returns them."""
+def page(runs, curves, is_study=False):
+    """The page as text, of runs and curves as collect.load or data.load returns them."""
     lines, means = learning_curves(runs, curves)
-    compared, every_run, _ = compare.comparison(runs)
-    contest = tables.contest_sections(every_run, curves)
-    data = {
+    every_run = compare.typed(runs, paper.TASKS)
+    own = paper.not_apart(every_run) if is_study else every_run
+    compared, _, _ = compare.comparison(own)
+    answer = sections.contest_sections(every_run, curves) if is_study else dict.fromkeys(sections.CONTEST, "")
+    content = {
         "update": recorded_update(HERE / "updates.npz"),
         "coefficients": coefficients(*surrogates()),
         "quantities": QUANTITIES,
-        "tasks": in_order([*compare.TASKS, *runs["env_id"]], compare.TASKS),
+        "tasks": in_order([*paper.TASKS, *runs["env_id"]], paper.TASKS),
         "methods": in_order([*compare.MAIN, *runs["variant"]], compare.MAIN),
         "main": compare.MAIN,
         "looks": looks([*compare.MAIN, *runs["variant"]]),
         "colors": plotly.colors.diverging.PiYG,
         "lines": lines,
         "means": means,
-        "paper": paper(),
-        "settings": over_kl(compared, every_run, curves),
-        "over_clip": contest["over_clip"].replace("`", ""),
-        "over_control": contest["over_control"].replace("`", ""),
+        "paper": published(),
+        "settings": over_kl(compared, own, curves),
+        "over_clip": answer["over_clip"].replace("`", ""),
+        "over_control": answer["over_control"].replace("`", ""),
     }
     parts = {
         "library": plotly.offline.get_plotlyjs(),
         # A "</script>" in a text, such as a run's name, would end the element.
-        "data": json.dumps(data, default=as_json, separators=(",", ":"), allow_nan=False).replace("</", "<\\/"),
+        "data": json.dumps(content, default=as_json, separators=(",", ":"), allow_nan=False).replace("</", "<\\/"),
         "script": (HERE / "page.js").read_text(encoding="utf-8"),
     }
     text = (HERE / "page.html").read_text(encoding="utf-8")
     return re.sub("@(library|data|script)@", lambda match: parts[match[1]], text)
 
 
-def write(runs, curves, path):
-    """Writes the page; the folder is made if it is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    collect.write(path, page(runs, curves).encode())
+def main(runs: tyro.conf.Positional[Path | None] = None, out: Path | None = None):
+    """Writes the interactive page, of the study or of a folder of runs.
+
+    Args:
+        runs: the folder, of which plots/make.py has drawn the pictures; if not given, the page is the study's
+        out: the file; if not given, plots/index.html in that folder, and page.html here for the study
+    """
+    if runs is None:
+        text = page(*data.load(HERE / "data"), is_study=True)
+        out = out or Path("page.html")
+    elif (runs / "plots" / "results" / "runs.csv").is_file():
+        text = page(*collect.load(runs / "plots" / "results"))
+        out = out or runs / "plots" / "index.html"
+    else:
+        sys.exit(f"error: {runs} has no plots/results/runs.csv: draw it first, with plots/make.py --runs-dir {runs}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    collect.write(out, text.encode())
+    print(f"Open {out} in a browser: an update, β_t and every run, to play with")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -2,10 +2,10 @@
 
     git clone https://github.com/learning-mechanisms/KLip-PPO ../paper
     .venv/bin/pip install structlog typer rich pyyaml
-    .venv/bin/python tools/paper_code.py --checkout ../paper
+    .venv/bin/python study/paper_code.py --checkout ../paper
 
 The paper's code trains a few iterations of each of its 28 baselines. In each iteration our functions get the same
-steps, parameters and minibatches, with the settings of our runs in plots/results. A line a baseline has the largest
+steps, parameters and minibatches, with the settings of our runs in study/data. A line a baseline has the largest
 differences, over all iterations, of normalised observations and rewards, of advantages and of the parameters after an
 iteration; how far the parameters moved at most; and the largest difference of the next β. Two known differences are
 left out: our running statistics get the start of the paper's, and our updates its advantages, which it divides by a
@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 import ppo_kl_scalar_continuous
 
 VARIANTS = {"clip": "clip", "kl_per_sample": "klip", "kl_fixed": "kl_fixed", "kl_adaptive": "kl_adaptive"}
-RUNS = pd.read_csv(ROOT / "plots" / "results" / "runs.csv")
+RUNS = pd.read_csv(ROOT / "study" / "data" / "runs.csv")
 
 
 @dataclass

@@ -1,9 +1,9 @@
 """Final returns of Stable-Baselines3's PPO on the protocol of our scripts, to tell a fault of ours from luck.
 
     .venv/bin/pip install stable-baselines3==2.9.2
-    .venv/bin/python tools/peer.py --env-id Hopper-v4 --seed 0 --beta 1 >> plots/peer.csv
+    .venv/bin/python study/peer.py --env-id Hopper-v4 --seed 0 --beta 1 >> study/peer.csv
 
-prints a row of plots/peer.csv: task, β (empty for the clip), seed, final return (as in result.json), steps per second.
+prints a row of study/peer.csv: task, β (empty for the clip), seed, final return (as in result.json), steps per second.
 With --beta the clip gives way to a closed-form KL penalty with that coefficient, as in ppo_kl_scalar_continuous.py.
 What stays SB3's own: random streams, running statistics, float32, a learning rate that anneals by one rollout more, and
 with the clip the value loss, which is that of the clipped value alone, not the larger of both.

@@ -1,6 +1,6 @@
 """Measures what an untrained policy returns, the zero of the scores, into random_policy.csv:
 
-    python plots/random_policy.py
+    python study/random_policy.py
 
 The policy is the scripts' initial one: a standard Gaussian around 0, clipped to the bounds, for Box actions, and
 uniform for Discrete ones. 1000 episodes a task take some minutes.

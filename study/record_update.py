@@ -1,7 +1,7 @@
-"""Records one real update by several methods, from one policy and one rollout, for the page (plots/page.py):
+"""Records one real update by several methods, from one policy and one rollout, for the page (page.py):
 
-    python tools/record_update.py                       # into plots/updates.npz, in a few minutes
-    python tools/record_update.py --env-id Hopper-v4 --iteration 200 --out updates.npz
+    python study/record_update.py                       # into study/updates.npz, in a few minutes
+    python study/record_update.py --env-id Hopper-v4 --iteration 200 --out updates.npz
 
 PPO-Clip trains until the given iteration. Each method then makes that iteration's update from a copy of the same policy
 and of Adam's moments, with the same minibatches in the same order. Of every sample the file has the advantage and, for
@@ -35,7 +35,7 @@ class Args:
     env_id: str = "HalfCheetah-v4"  # the task
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # the seed of the run
     iteration: PositiveInt = 150  # the iteration whose update is recorded, counted from 1
-    out: Path = ROOT / "plots" / "updates.npz"  # the file to write
+    out: Path = ROOT / "study" / "updates.npz"  # the file to write
 
 
 class Recorded(Exception):

@@ -1,18 +1,18 @@
 """The tables and numbers, as Markdown.
 
 `sections` has all of them by name. A document holds them between `<!-- results: NAME -->` and `<!-- end -->`, and
-docs/tables.md holds every table below the sentence that says how to read it.
+tables.md holds every table below the sentence that says how to read it.
 """
 
 import compare
 import contest
 import estimates
 import numpy as np
+import paper
+import tables
+from tables import DASH, TEST
 
-TEST = "Welch's test"
-FEW_POINTS = 10  # a mean return below it, of either sign, is told with a digit after the point
 ENOUGH_TASKS = 4  # to say of a coefficient whether it beats the clip
-DASH = "—"  # no run, or nothing to compare with
 CONTEST = [  # the sections of contest.py
     *("screening", "distance", "lack_of_fit"),
     *("confirmation", "confirmation_region", "over_clip", "with_earlier_clip", "earlier_beside_clip"),
@@ -21,7 +21,7 @@ CONTEST = [  # the sections of contest.py
     *("transfer", "transfer_region", "transfer_chances", "over_all_tasks"),
 ]
 
-# Heading of each table in docs/tables.md, and how to read it.
+# Heading of each table in tables.md, and how to read it.
 HOW_TO_READ = {
     "final_return": (
         "Final returns beside the paper's",
@@ -53,11 +53,11 @@ HOW_TO_READ = {
     ),
     "breakout": (
         "HalfCheetah-v4: seeds that break out",
-        f"How many seeds end above {compare.BREAKOUT:,}, a limit in the gap between those of the clip.",
+        f"How many seeds end above {paper.BREAKOUT:,}, a limit in the gap between those of the clip.",
     ),
     "peer": (
         "Beside Stable-Baselines3",
-        "Final returns here and of Stable-Baselines3's PPO with the same two objectives (tools/peer.py), and p of "
+        "Final returns here and of Stable-Baselines3's PPO with the same two objectives (study/peer.py), and p of "
         "Welch's tests after Holm's correction for all tests of the table.",
     ),
     "knobs": (
@@ -135,214 +135,31 @@ HOW_TO_READ = {
 }
 
 
-def number(value, digits=0):
-    """A number as text, rounded twice so that a last bit that differs between processors does not show."""
-    return f"{round(float(value), 9):,.{digits}f}"
-
-
-def markdown(rows, labels=1):
-    """Rows of text as a Markdown table, the first `labels` columns flush left; empty if there is a head alone."""
-    if len(rows) < 2:
-        return ""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|" + "---|" * labels + "---:|" * (len(rows[0]) - labels))
-    return "\n".join(lines)
-
-
-def crossed(runs, row_names, column, entry, heads=None):
-    """The table of what entry says of the runs of each cell, in rows by row_names and columns by column: names of
-    columns of runs, all ordered categoricals."""
-    if runs.empty:
-        return ""
-    columns = compare.present(runs[column])
-    rows = [[*(heads or row_names), *columns]]
-    for names, of_row in runs.groupby(row_names, observed=True):
-        cells = dict(list(of_row.groupby(column, observed=True)))
-        rows.append([*names, *(entry(cells[name]) if name in cells else DASH for name in columns)])
-    return markdown(rows, len(row_names))
-
-
-# What is said of the runs in a cell
-
-
-def mean_and_std(runs):
-    """Mean ± standard deviation (divisor n) of the final returns of the runs that finished, and in brackets how many
-    those are, and what became of the others."""
-    if runs.empty:
-        return DASH
-    returns = runs["final_return"].dropna()
-    diverged = int(runs["diverged"].sum())
-    endless = len(runs) - len(returns) - diverged
-    others = [f"{diverged} diverged"] if diverged else []
-    if endless:
-        others.append(f"{endless} without an end of an episode")
-    count = ", ".join([f"{len(returns)} of {len(runs)}", *others]) if others else f"{len(runs)}"
-    if returns.empty:
-        return f"{DASH} ({count})"
-    digits = 0 if abs(returns.mean()) >= FEW_POINTS else 1
-    spread = f" ± {number(returns.std(ddof=0), digits)}" if len(returns) > 1 else ""
-    return f"{number(returns.mean(), digits)}{spread} ({count})"
-
-
-def published(task, variant, count=True):
-    """The paper's mean ± standard deviation, over five seeds; a dash where it has none."""
-    name = compare.first_name(variant)
-    if task not in compare.PAPER.index or f"{name}_mean" not in compare.PAPER:
-        return DASH
-    mean, std = compare.PAPER.loc[task, [f"{name}_mean", f"{name}_std"]]
-    return f"{number(mean)} ± {number(std)}" + " (5)" * count
-
-
-def median_kl(runs, curves):
-    """The median KL of an iteration over all iterations of the runs, NaN if nothing was logged."""
-    return curves["approx_kl"][curves["run"].isin(runs["run"])].median()
-
-
-def kl_text(kl):
-    """A KL as text; a dash for NaN."""
-    if np.isnan(kl):
-        return DASH
-    digits = 5 if kl < 0.001 else 3 if kl < 100 else 0
-    return number(kl, digits)
-
-
-def region(runs, curves):
-    """How far the policy moves in an iteration, and the share of samples outside the band: medians over the
-    iterations of all seeds, which no single one decides."""
-    kl = median_kl(runs, curves)
-    inside = curves["in"][curves["run"].isin(runs["run"])].median()
-    return DASH if np.isnan(kl) else f"{kl_text(kl)}, {number(100 - 100 * inside)} %"
-
-
-def verdict(p):
-    """A corrected p value in words; a dash where no test could be made."""
-    if np.isnan(p):
-        return DASH
-    text = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-    return text + (", differs" if p < estimates.LEVEL else "")
-
-
-def estimate(result, digits=2):
-    """A value and its interval; a dash for None."""
-    if result is None:
-        return DASH
-    value, low, high = (number(part, digits) for part in result)
-    return f"{value} [{low}, {high}]" if np.isfinite(result[1]) else value
-
-
-# Tests
-
-
-def returns_of(runs):
-    """The final returns of the runs that finished, as {(task, variant): array}."""
-    finished = runs.dropna(subset="final_return")
-    return finished.groupby(["env_id", "variant"], observed=True)["final_return"].agg(np.array).to_dict()
-
-
-def corrected(tests):
-    """{key: p value} after Holm's correction for all of them."""
-    return dict(zip(tests, estimates.holm(list(tests.values())), strict=True))
-
-
-def tests_beside_paper(runs):
-    """{(task, variant): corrected p} of Welch's tests between our means and the paper's, of runs as long as the
-    paper's."""
-    tests = {}
-    for (task, variant), returns in returns_of(as_long_as_the_papers(runs)).items():
-        name = compare.first_name(variant)
-        if f"{name}_mean" in compare.PAPER:
-            mean, std = compare.PAPER.loc[task, [f"{name}_mean", f"{name}_std"]]
-            tests[task, variant] = estimates.welch_published(returns, mean, std)
-    return corrected(tests)
-
-
-def as_long_as_the_papers(runs):
-    """The runs of tasks that the paper has, with as many steps."""
-    return runs[runs["steps"] == runs["env_id"].astype(str).map(compare.PAPER["steps"])]
-
-
-def tests_beside_clip(runs):
-    """{(task, variant): corrected p} of Welch's tests between a variant's final returns and clip's on each task."""
-    returns = returns_of(runs)
-    clips = {task: values for (task, variant), values in returns.items() if compare.first_name(variant) == "clip"}
-    tests = {}
-    for (task, variant), values in returns.items():
-        if compare.first_name(variant) not in compare.FORMS and task in clips:
-            tests[task, variant] = estimates.welch(values, clips[task])
-    return corrected(tests)
-
-
 def differing(tests):
     """How many of these tests found a difference, as `3 of 14`."""
     made = [p for p in tests.values() if not np.isnan(p)]
     return f"{sum(p < estimates.LEVEL for p in made)} of {len(made)}"
 
 
-# Tables
-
-
-def main_variants(runs):
-    """The variants of benchmark.sh, whether or not they have runs; the three forms as one if they are merged."""
-    together = [variant for variant in compare.present(runs["variant"]) if " = " in variant]
-    return (together or compare.FORMS) + [variant for variant in compare.MAIN if variant not in compare.FORMS]
-
-
-def final_return_table(runs, same, tests):
-    """Final returns, three rows a task: ours, the paper's, and the tests between both, if there are any."""
-    variants = main_variants(runs)
-    rows = [["task", "", *variants, "identical triples"]]
-    for task, of_task in runs.groupby("env_id", observed=True):
-        cells = [mean_and_std(of_task[of_task["variant"] == variant]) for variant in variants]
-        found = same[same.index.get_level_values("env_id") == task]
-        triples = f"{found.sum()} of {len(found)}" if len(found) else DASH
-        rows.append([task, f"ours, {of_task['steps'].iloc[0]:,} steps", *cells, triples])
-        if task in compare.PAPER.index:
-            rows.append(["", "paper", *(published(task, variant) for variant in variants), ""])
-        verdicts = [verdict(tests.get((task, variant), np.nan)) for variant in variants]
-        if set(verdicts) != {DASH}:
-            rows.append(["", TEST, *verdicts, ""])
-    return markdown(rows, labels=2)
-
-
 def short_return_table(runs):
     """A row a task: of each variant our mean ± standard deviation, and the paper's."""
-    variants = main_variants(runs)
+    variants = tables.main_variants(runs)
     heads = [head for variant in variants for head in (variant, "paper")]
     rows = [["task", *heads]]
     for task, of_task in runs.groupby("env_id", observed=True):
         row = [task]
         for variant in variants:
-            ours = mean_and_std(of_task[of_task["variant"] == variant])
-            row += [ours.partition(" (")[0], published(task, variant, count=False)]
+            ours = tables.mean_and_std(of_task[of_task["variant"] == variant])
+            row += [ours.partition(" (")[0], tables.published(task, variant, paper.REFERENCE, count=False)]
         rows.append(row)
-    return markdown(rows)
-
-
-def tests_table(runs):
-    """Welch's test beside clip, a row a variant, a column a task."""
-    tests = tests_beside_clip(runs)
-    others = runs[~runs["variant"].astype(str).map(compare.first_name).isin(compare.FORMS)]
-
-    def entry(cell):
-        first = cell.iloc[0]
-        return verdict(tests.get((first["env_id"], first["variant"]), np.nan))
-
-    return crossed(others, ["variant"], "env_id", entry) if tests else ""
-
-
-def aggregate_table(found):
-    """From {variant: Aggregate}: the score and the probability of improvement over clip."""
-    rows = [["variant", "tasks", "mean score", "probability of improvement over clip"]]
-    for variant, aggregate in found.items():
-        rows.append([variant, f"{len(aggregate.tasks)}", estimate(aggregate.score), estimate(aggregate.improvement)])
-    return markdown(rows)
+    return tables.markdown(rows)
 
 
 def peer_table(runs):
     """Clip and β = 1 beside Stable-Baselines3's, of runs as long as the paper's."""
-    ours = as_long_as_the_papers(runs)
+    ours = tables.as_long_as(runs, paper.REFERENCE)
     sides, tests = {}, {}
-    for task, of_task in compare.PEER.groupby("task"):
+    for task, of_task in paper.PEER.groupby("task"):
         here = {v: compare.runs_of(ours[ours["env_id"] == task], v) for v in ("clip", "kl_fixed")}
         there = {
             v: of_task[of_task["beta"] == beta].assign(diverged=False) for v, beta in (("clip", ""), ("kl_fixed", "1"))
@@ -355,48 +172,43 @@ def peer_table(runs):
         for variant in here:
             pair = (here[variant], there[variant])
             tests[task, variant] = estimates.welch(*(part["final_return"].dropna() for part in pair))
-    tests = corrected(tests)
+    tests = tables.corrected(tests)
     rows = [["task", "", "clip", "kl_fixed", f"{TEST}, kl_fixed and clip"]]
     for task, of_task in sides.items():
         for name, side in of_task.items():
-            rows.append([task, name, *map(mean_and_std, side.values()), verdict(tests[task, name])])
+            rows.append([task, name, *map(tables.mean_and_std, side.values()), tables.verdict(tests[task, name])])
         rows.append(
-            [task, f"{TEST}, ours and theirs", *(verdict(tests[task, variant]) for variant in ("clip", "kl_fixed")), ""]
+            [
+                task,
+                f"{TEST}, ours and theirs",
+                *(tables.verdict(tests[task, variant]) for variant in ("clip", "kl_fixed")),
+                "",
+            ]
         )
-    return markdown(rows, labels=2)
+    return tables.markdown(rows, labels=2)
 
 
 def breakout_table(runs):
     """On the bimodal task: how many seeds end above the gap between the modes."""
-    rows = [["variant", "seeds", f"above {compare.BREAKOUT:,}"]]
-    for variant, of_variant in runs[runs["env_id"] == compare.BIMODAL].groupby("variant", observed=True):
-        above = (of_variant["final_return"] > compare.BREAKOUT).sum()
+    rows = [["variant", "seeds", f"above {paper.BREAKOUT:,}"]]
+    for variant, of_variant in runs[runs["env_id"] == paper.BIMODAL].groupby("variant", observed=True):
+        above = (of_variant["final_return"] > paper.BREAKOUT).sum()
         rows.append([variant, f"{len(of_variant)}", f"{above}"])
-    return markdown(rows)
+    return tables.markdown(rows)
 
 
 def kill_peak_table(runs, curves):
     """The largest share of I_kill in an iteration of clip, of the mean over the protocol's seeds, here and in the
     paper."""
-    of_clip = compare.runs_of(as_long_as_the_papers(runs), "clip")
-    of_clip = of_clip[of_clip["seed"].isin(compare.SEEDS)]
+    of_clip = compare.runs_of(tables.as_long_as(runs, paper.REFERENCE), "clip")
+    of_clip = of_clip[of_clip["seed"].isin(paper.SEEDS)]
     rows = [["task", "ours", "paper"]]
     for task, of_task in of_clip.groupby("env_id", observed=True):
-        paper = compare.PAPER.loc[task, "kill_peak"]
-        if not np.isnan(paper):
+        published = paper.TABLE.loc[task, "kill_peak"]
+        if not np.isnan(published):
             peak = curves[curves["run"].isin(of_task["run"])].groupby("global_step")["kill"].mean().max()
-            rows.append([task, f"{100 * peak:.1f} % ({len(of_task)})", f"{100 * paper:.1f} % (5)"])
-    return markdown(rows)
-
-
-def knob_tables(points, entry):
-    """A table an argument, a column a value, of what entry says of the runs of a cell."""
-    tables = []
-    for knob, of_knob in points.groupby("knob"):
-        labels = of_knob["value"].cat.remove_unused_categories()
-        of_knob = of_knob.assign(value=labels.cat.rename_categories(lambda value, knob=knob: f"`{knob} {value}`"))
-        tables.append(crossed(of_knob, ["env_id", "variant"], "value", entry, ["task", "variant"]))
-    return "\n\n".join(tables)
+            rows.append([task, f"{100 * peak:.1f} % ({len(of_task)})", f"{100 * published:.1f} % (5)"])
+    return tables.markdown(rows)
 
 
 def screening_table(runs, scores):
@@ -406,22 +218,22 @@ def screening_table(runs, scores):
     def entry(cell):
         if cell.empty:
             return DASH
-        mean = number(cell["final_return"].mean())
+        mean = tables.number(cell["final_return"].mean())
         diverged = f", {cell['diverged'].sum()} diverged" * bool(cell["diverged"].any())
         return mean if len(cell) == len(contest.SCREENING_SEEDS) and not diverged else f"{mean} ({len(cell)}{diverged})"
 
     for setting in contest.SETTINGS:
         of_setting = runs[runs["setting"] == setting]
         entries = [entry(of_setting[of_setting["env_id"] == task]) for task in contest.SCREENING_TASKS]
-        rows.append([f"`{setting}`", *entries, number(scores[setting], 3) if setting in scores else DASH])
-    return markdown(rows)
+        rows.append([f"`{setting}`", *entries, tables.number(scores[setting], 3) if setting in scores else DASH])
+    return tables.markdown(rows)
 
 
 def settings_over_kl(runs, curves):
     """{task: {setting: (log KL, final returns (seeds,))}} of the runs of a stage of contest.py that have a return."""
     found = {}
     for (task, setting), cell in runs.dropna(subset="final_return").groupby(["env_id", "setting"], observed=True):
-        kl = median_kl(cell, curves)
+        kl = tables.median_kl(cell, curves)
         if 0 < kl < np.inf:
             found.setdefault(task, {})[setting] = (np.log(kl), cell["final_return"].to_numpy())
     return found
@@ -448,7 +260,7 @@ def lack_of_fit(found):
     """{task: what the corrected test says, whether all settings are one function of the KL} of settings_over_kl's
     result."""
     fits = {task: estimates.lack_of_fit(*zip(*settings.values(), strict=True)) for task, settings in found.items()}
-    return {task: verdict(p) for task, p in corrected(fits).items()}
+    return {task: tables.verdict(p) for task, p in tables.corrected(fits).items()}
 
 
 def distance_table(found, fits):
@@ -459,7 +271,7 @@ def distance_table(found, fits):
         entries = [beside_clip_line(settings, setting) for settings in found.values()]
         if setting not in contest.CLIPS and set(entries) != {DASH}:
             rows.append([f"`{setting}`", *entries])
-    return markdown([*rows, ["lack of fit", *fits.values()]])
+    return tables.markdown([*rows, ["lack of fit", *fits.values()]])
 
 
 def contest_tables(runs, curves, comparisons):
@@ -474,17 +286,17 @@ def contest_tables(runs, curves, comparisons):
         rows.append(
             [
                 f"`{comparison.setting}` over `{comparison.clip}`",
-                *(number(chance, 2) for chance in of_tasks),
-                estimate(comparison.improvement, 3),
-                number(estimates.improvement_p(*scores, *clip_scores), 4),
+                *(tables.number(chance, 2) for chance in of_tasks),
+                tables.estimate(comparison.improvement, 3),
+                tables.number(estimates.improvement_p(*scores, *clip_scores), 4),
                 beside_even(comparison.improvement),
             ]
         )
     settings = {name for comparison in comparisons for name in (comparison.setting, comparison.clip)}
     runs = runs[runs["setting"].isin(settings)]
-    returns = crossed(runs, ["setting"], "env_id", mean_and_std)
-    regions = crossed(runs, ["setting"], "env_id", lambda cell: region(cell, curves))
-    return f"{returns}\n\n{markdown(rows)}", regions
+    returns = tables.crossed(runs, ["setting"], "env_id", tables.mean_and_std)
+    regions = tables.crossed(runs, ["setting"], "env_id", lambda cell: tables.region(cell, curves))
+    return f"{returns}\n\n{tables.markdown(rows)}", regions
 
 
 def beside_even(improvement):
@@ -497,7 +309,7 @@ def beside_even(improvement):
 
 def chances(comparisons):
     """The probability of improvement of each setting, in words."""
-    *others, last = [f"{estimate(each.improvement, 3)} for `{each.setting}`" for each in comparisons] or [""]
+    *others, last = [f"{tables.estimate(each.improvement, 3)} for `{each.setting}`" for each in comparisons] or [""]
     return f"{', '.join(others)} and {last}" if others else last
 
 
@@ -529,43 +341,23 @@ def contest_sections(every_run, curves):
     found["transfer_chances"] = chances(transferred)
     found["over_clip"] = chances(confirmed)
     found["over_control"] = chances(control[:-1])
-    found["control_over_clip"] = estimate(control[-1].improvement, 3) if control else ""
+    found["control_over_clip"] = tables.estimate(control[-1].improvement, 3) if control else ""
     found["over_all_tasks"] = chances(contest.over_all_tasks(second, third, choice))
     earlier = contest.earlier_clip(every_run)
     found["with_earlier_clip"] = chances(contest.with_earlier_clip(second, earlier, choice))
     found["over_earlier_clip"] = chances(contest.beside_earlier_clip(second, earlier, choice))
     for comparison in contest.earlier_beside_clip(second, earlier, choice):
-        found["earlier_beside_clip"] = estimate(comparison.improvement, 3)
+        found["earlier_beside_clip"] = tables.estimate(comparison.improvement, 3)
     return found
-
-
-def cost_table(runs, every_run):
-    """Core-hours of all runs; steps per second of those that are compared, for other settings have other rates."""
-    rows = [["task", "runs", "steps of a run", "core-hours", "steps per second (median)"]]
-    for task, of_task in every_run.groupby("env_id", observed=True):
-        lengths = dict.fromkeys((of_task["steps"].min(), of_task["steps"].max()))
-        steps = " to ".join(f"{length:,}" for length in lengths)
-        rate = runs["sps"][runs["env_id"] == task].median()
-        rate_text = DASH if np.isnan(rate) else number(rate)
-        rows.append([task, f"{len(of_task)}", steps, number(core_hours(of_task), 2), rate_text])
-    rows.append(["all", f"{len(every_run)}", "", number(core_hours(every_run), 2), ""])
-    return markdown(rows)
-
-
-def core_hours(runs):
-    return runs["wall_time_s"].sum() / 3600
-
-
-# Numbers to stand within a sentence
 
 
 def extreme_kls(runs, curves):
     """The smallest and the largest median KL of an iteration among tasks, each with its task; empty without runs."""
     if runs.empty:
         return "", ""
-    kls = {task: median_kl(of_task, curves) for task, of_task in runs.groupby("env_id", observed=True)}
+    kls = {task: tables.median_kl(of_task, curves) for task, of_task in runs.groupby("env_id", observed=True)}
     extremes = (min(kls, key=kls.get), max(kls, key=kls.get))
-    return tuple(f"{kl_text(kls[task])} ({task})" for task in extremes)
+    return tuple(f"{tables.kl_text(kls[task])} ({task})" for task in extremes)
 
 
 def kl_numbers(runs, curves):
@@ -590,25 +382,18 @@ def coefficient_numbers(found):
     above = sum(low > 0.5 for _, low, _ in improvements.values())
     return {
         "best_coefficient": best,
-        "best_improvement": estimate(improvements[best]),
+        "best_improvement": tables.estimate(improvements[best]),
         "coefficients_above_clip": f"{above} of {len(improvements)}",
     }
 
 
 def mean_numbers(runs):
     """Each variant's mean final return on each task, named as mean_Ant_v4_kl_fixed; empty where there is none."""
-    places = [(task, variant) for task in compare.TASKS for variant in compare.MAIN]
+    places = [(task, variant) for task in paper.TASKS for variant in compare.MAIN]
     means = runs.groupby(["env_id", "variant"], observed=True)["final_return"].mean().dropna()
-    found = {(task, compare.first_name(variant)): number(mean) for (task, variant), mean in means.items()}
+    found = {(task, compare.first_name(variant)): tables.number(mean) for (task, variant), mean in means.items()}
     texts = dict.fromkeys(places, "") | found
     return {f"mean_{task}_{variant}".replace("-", "_"): text for (task, variant), text in texts.items()}
-
-
-def aggregates_of(runs):
-    """{variant: Aggregate} of runs."""
-    variants = compare.present(runs["variant"])
-    clip = next((variant for variant in variants if compare.first_name(variant) == "clip"), None)
-    return estimates.aggregates(compare.scores(runs), clip)
 
 
 def sections(runs, every_run, curves):
@@ -618,60 +403,53 @@ def sections(runs, every_run, curves):
     scalar = main[~main["variant"].isin(compare.FORMS[1:])]
     betas = compare.betas_runs(runs)
     same = compare.identical_triples(runs)
-    points = compare.knob_points(runs, every_run)
-    of_knobs = points["knob"].isin(compare.KNOBS)
-    beside_paper = tests_beside_paper(main)
-    overall = aggregates_of(scalar)
-    betas_overall = aggregates_of(betas)
+    points = compare.knob_points(runs, paper.not_apart(every_run))
+    of_knobs = points["knob"].isin(paper.KNOBS)
+    beside_paper = tables.tests_beside_reference(main, paper.REFERENCE)
+    overall = tables.aggregates_of(scalar, paper.REFERENCE)
+    betas_overall = tables.aggregates_of(betas, paper.REFERENCE)
     protocol = compare.main_runs(runs)
-    protocol = protocol[protocol["seed"].isin(compare.SEEDS)]
+    protocol = protocol[protocol["seed"].isin(paper.SEEDS)]
 
     def region_of(cell):
-        return region(cell, curves)
+        return tables.region(cell, curves)
 
     def return_and_kl(cell):
-        return f"{mean_and_std(cell)} @ {kl_text(median_kl(cell, curves))}"
+        return f"{tables.mean_and_std(cell)} @ {tables.kl_text(tables.median_kl(cell, curves))}"
 
     found = {
-        "final_return": final_return_table(main, same, beside_paper),
+        "final_return": tables.final_return_table(main, tables.main_variants(main), same, paper.REFERENCE),
         "short_return": short_return_table(main) if len(main) else "",
-        "scalar_tests": tests_table(scalar),
-        "aggregate": aggregate_table(overall),
-        "scalar_region": crossed(scalar, ["variant"], "env_id", region_of),
+        "scalar_tests": tables.tests_table(scalar),
+        "aggregate": tables.aggregate_table(overall),
+        "scalar_region": tables.crossed(scalar, ["variant"], "env_id", region_of),
         "kill_peak": kill_peak_table(main, curves),
         "breakout": breakout_table(scalar),
         "peer": peer_table(main),
-        "knobs": knob_tables(points[of_knobs], mean_and_std),
-        "knobs_region": knob_tables(points[of_knobs], region_of),
-        "settings": knob_tables(points[~of_knobs], mean_and_std),
-        "betas": crossed(betas, ["variant"], "env_id", mean_and_std),
-        "betas_tests": tests_table(betas),
-        "betas_aggregate": aggregate_table(betas_overall),
-        "betas_region": crossed(betas, ["variant"], "env_id", region_of),
-        "return_over_kl": crossed(compare.settings(runs, every_run), ["setting"], "env_id", return_and_kl),
-        "cost": cost_table(runs, every_run),
+        "knobs": tables.knob_tables(points[of_knobs], tables.mean_and_std),
+        "knobs_region": tables.knob_tables(points[of_knobs], region_of),
+        "settings": tables.knob_tables(points[~of_knobs], tables.mean_and_std),
+        "betas": tables.crossed(betas, ["variant"], "env_id", tables.mean_and_std),
+        "betas_tests": tables.tests_table(betas),
+        "betas_aggregate": tables.aggregate_table(betas_overall),
+        "betas_region": tables.crossed(betas, ["variant"], "env_id", region_of),
+        "return_over_kl": tables.crossed(
+            compare.settings(runs, paper.not_apart(every_run)), ["setting"], "env_id", return_and_kl
+        ),
+        "cost": tables.cost_table(runs, every_run),
         "triples": f"{same.sum()} of {len(same)}",
         "differing": differing(beside_paper),
-        "scalar_differing": differing(tests_beside_clip(scalar)),
+        "scalar_differing": differing(tables.tests_beside_clip(scalar)),
         "grid_runs": f"{len(protocol):,}",
-        "grid_core_hours": number(core_hours(protocol), 1),
+        "grid_core_hours": tables.number(tables.core_hours(protocol), 1),
         "runs": f"{len(every_run):,}",
-        "core_hours": number(core_hours(every_run), 1),
+        "core_hours": tables.number(tables.core_hours(every_run), 1),
     }
     # Ant-v4 is the only task on which both penalties differ from the clip.
-    without_ant = aggregates_of(scalar[scalar["env_id"] != "Ant-v4"])
+    without_ant = tables.aggregates_of(scalar[scalar["env_id"] != "Ant-v4"], paper.REFERENCE)
     for suffix, aggregates in (("", betas_overall | overall), ("_without_Ant_v4", without_ant)):
         for variant in compare.VARIANTS:
             improvement = aggregates[variant].improvement if variant in aggregates else None
-            found[f"improvement_{variant}{suffix}"] = estimate(improvement) if improvement else ""
+            found[f"improvement_{variant}{suffix}"] = tables.estimate(improvement) if improvement else ""
     numbers = kl_numbers(main, curves) | coefficient_numbers(betas_overall) | mean_numbers(main)
     return found | numbers | contest_sections(every_run, curves)
-
-
-def page(found):
-    """All tables as one document, each with a heading and the sentence that says how to read it."""
-    parts = ["# Tables\n", "Written by `python plots/make.py` from the collected runs.\n"]
-    for name, (heading, sentence) in HOW_TO_READ.items():
-        if found[name]:
-            parts.append(f"## {heading}\n\n{sentence}\n\n{found[name]}\n")
-    return "\n".join(parts)

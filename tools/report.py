@@ -9,7 +9,6 @@ The plots take the order of tasks and variants from here, that is, from TASKS an
 """
 
 import argparse
-import csv
 import importlib
 import json
 import re
@@ -23,12 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-COLLECTED = ROOT / "plots" / "results" / "runs.csv"
-SAME_TRAINING = ROOT / "plots" / "results" / "same_training.csv"  # what tools/same_bits.py found
-SAME_TRAINING_COLUMNS = ("script", "old_script_sha256", "new_script_sha256", "old_commit", "new_commit")
-SAME_TRAINING_COLUMNS += ("num_envs", "versions", "runs")
 FORMS = ("clip", "klip", "phi")  # three forms of one update: trained with one seed, they end with the same bits
-COMPLETE = ("done", "diverged", "collected")
+COMPLETE = ("done", "diverged")
 TO_TRAIN = ("missing", "failed", "running")  # what another sweep is at may be left to this one
 NUMBER = (int, float, type(None))
 FIELDS = {"args": dict, "final_return": NUMBER, "diverged_at": NUMBER, "versions": dict}
@@ -143,54 +138,6 @@ def read_result(path):
     return f"{', '.join(wrong)} not there, or not as it should be" if wrong else result
 
 
-def read_joins(path=None):
-    """The rows of same_training.csv, dicts, none if there is no such file: pairs of script_sha256 that train alike."""
-    path = path or SAME_TRAINING
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def is_known(row, joins):
-    """Whether rows of same_training.csv say what this row says: of the same pair, and of as many environments."""
-    pair = ("script", "old_script_sha256", "new_script_sha256")
-    same = [join for join in joins if all(join[column] == row[column] for column in pair)]
-    return any(join["num_envs"] in ("any", row["num_envs"]) for join in same)
-
-
-def version_names(num_envs, joins=None):
-    """{script_sha256: name of its version} for runs with num_envs environments; a hash that is not in it has itself as
-    its name. Hashes joined in same_training.csv, also through several steps, are one version, named after the hash that
-    the file mentions first. A join found with one environment only does not hold for runs with several."""
-    names = {}
-    for join in read_joins() if joins is None else joins:
-        if num_envs > 1 and join["num_envs"] != "any":
-            continue
-        old, new = join["old_script_sha256"], join["new_script_sha256"]
-        first, second = names.setdefault(old, old), names.setdefault(new, new)
-        earlier, later = sorted((first, second), key=list(names).index)
-        names = {sha: earlier if name == later else name for sha, name in names.items()}
-    return names
-
-
-def same_version(one, other, num_envs, joins=None):
-    """Whether runs with num_envs environments of scripts with these two script_sha256 train to the same bits."""
-    names = version_names(num_envs, joins)
-    return names.get(one, one) == names.get(other, other)
-
-
-def is_collected(run, rows):
-    """Whether the data set, {run name: row of runs.csv}, has the run, of the same script and arguments."""
-    args = asked(run)
-    row = rows.get(args.run_name)
-    if row is None or not same_version(row.get("script_sha256"), version_of(run), args.num_envs):
-        return False
-    if (row["env_id"], row["seed"]) != (run.task, run.seed):
-        return False
-    return not differences(json.loads(row["args"]), args, NOT_COMPARED)
-
-
 def locked(path):
     """Whether a process holds the lock on a run's log."""
     import fcntl  # not on Windows, where the plots work
@@ -203,9 +150,9 @@ def locked(path):
     return False
 
 
-def inspect(run, base, queued=(), failed=(), rows=()):
+def inspect(run, base, queued=(), failed=()):
     """The State of a run below the folder base. queued: names of runs; failed: what was said of those that failed, by
-    name; rows: of runs.csv, by name."""
+    name."""
     folder, log = base / run.name, base / "logs" / f"{run.name}.log"
     if (folder / "result.json").exists():
         result = read_result(folder / "result.json")
@@ -213,7 +160,7 @@ def inspect(run, base, queued=(), failed=(), rows=()):
             return State("damaged", f"its result.json is none ({result}): move {folder} away")
         args = asked(run)
         wrong = differences(result["args"], args, NOT_TRAINING)
-        if not wrong and not same_version(result["script_sha256"], version_of(run), args.num_envs):
+        if not wrong and result["script_sha256"] != version_of(run):
             wrong = [f"{run.script} has changed since"]
         if wrong:
             return State("differs", "; ".join(wrong) + f": move {folder} away, or use --into NAME")
@@ -226,8 +173,6 @@ def inspect(run, base, queued=(), failed=(), rows=()):
     lines = (log.read_text(encoding="utf-8", errors="replace").splitlines() or [""]) if log.is_file() else []
     if lines and locked(log):
         return State("running", "starting" if lines[-1].startswith("===") else lines[-1])
-    if rows and is_collected(run, rows):
-        return State("collected")
     if run.name in queued:
         return State("queued")
     ended = lines and lines[-1].startswith("=== exit code")
@@ -279,7 +224,7 @@ def summary(states):
         text = f"{statistics.mean(returns):.1f}" if returns else "-"
         text += f" ± {statistics.pstdev(returns):.1f}" if len(returns) > 1 else ""
         count = f"{words['done']} of {len(cell)}"
-        count += "".join(f", {words[word]} {word}" for word in COMPLETE[1:] if words[word])
+        count += f", {words['diverged']} diverged" if words["diverged"] else ""
         hashes = " ".join(result["params_sha256"][:4] if result else "----" for result in results)
         rows.append((task, variant, text, count, hashes))
     return columns(rows)
@@ -338,6 +283,9 @@ def draw(states, base):
     drawn = subprocess.run(command, check=False).returncode == 0
     if not drawn:
         print("no pictures: plots/make.py failed, see above")
+    page = ROOT / "study" / "page.py"
+    if drawn and page.exists():
+        drawn = subprocess.run([sys.executable, page, base], check=False).returncode == 0
     return drawn
 
 
@@ -348,16 +296,12 @@ def main(args, lines):
     for name, count in Counter(run.name for run in runs).items():
         if count > 1:
             fail(f"two runs are called {name}: give a variant an --exp-name of its own, or a seed once")
-    rows = {}
-    if args.skip_collected and COLLECTED.exists():
-        with COLLECTED.open(newline="", encoding="utf-8") as file:
-            rows = {row["run"]: row for row in csv.DictReader(file)}
     queued = in_slurm(args.base, required=args.mode == "slurm") if args.mode in ("slurm", "status") else ()
     failed = dict(line.split("\t") for line in args.failed.splitlines())
     if args.mode in ("train", "slurm"):
         for run in runs:
             asked(run)
-    states = {run: inspect(run, args.base, queued, failed, rows) for run in runs}
+    states = {run: inspect(run, args.base, queued, failed) for run in runs}
     if args.mode in ("train", "slurm"):
         for line in remarks(states, ("damaged", "differs")):
             print(line, file=sys.stderr)
@@ -380,5 +324,4 @@ if __name__ == "__main__":
     parser.add_argument("mode", choices=("train", "slurm", "status", "end"))
     parser.add_argument("base", type=Path, help="the folder with the runs")
     parser.add_argument("--failed", default="", help="lines of a run that failed, a tab, and what was said of it")
-    parser.add_argument("--skip-collected", action="store_true", help="leave out what plots/results/runs.csv has")
     sys.exit(main(parser.parse_args(), sys.stdin.read().splitlines()))

@@ -2,16 +2,13 @@
 
     .venv/bin/python tools/same_bits.py OLD_COMMIT
 
-The data set hangs on `script_sha256`, so a changed script is another version, unless its training is shown to be the
-same. This trains every script and file of betas/ that has changed, in many short runs, and compares `params_sha256`
-and every logged scalar except the rates. What agrees is added to plots/results/same_training.csv, from which report.py
-and plots/ know that two hashes are one version. The files must be committed for that. Exits with 1 if a run with one
-environment differs; several environments are a group of their own.
+This trains every script and file of betas/ that has changed, in many short runs, and compares `params_sha256`
+and every logged scalar except the rates. Exits with 1 if a run with one environment differs; several environments are
+a group of their own.
 """
 
 import argparse
 import ast
-import csv
 import fnmatch
 import json
 import os
@@ -335,36 +332,6 @@ def verdict(pairs):
     return width, "; ".join(lines)
 
 
-def row(unit, pairs, width, commits):
-    """The row of same_training.csv for a unit that agrees."""
-    counted = [pair for pair in pairs if width == "any" or pair.num_envs == 1]
-    old, new = counted[0].old, counted[0].new
-    versions = [f"{name}={version}" for name, version in sorted(new["versions"].items())]
-    values = (
-        unit.script,
-        old["script_sha256"],
-        new["script_sha256"],
-        *commits,
-        width,
-        " ".join(versions),
-        len(counted),
-    )
-    return dict(zip(report.SAME_TRAINING_COLUMNS, values, strict=True))
-
-
-def add(rows, path):
-    """Add the rows that are news to a same_training.csv; returns how many."""
-    news = [row for row in rows if not report.is_known(row, report.read_joins(path))]
-    fresh = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, report.SAME_TRAINING_COLUMNS, lineterminator="\n")
-        if fresh:
-            writer.writeheader()
-        writer.writerows(news)
-    return len(news)
-
-
 def main(arguments, root=ROOT, cases_of=default_cases):
     """Compare as the command line asks; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -374,10 +341,6 @@ def main(arguments, root=ROOT, cases_of=default_cases):
     args = parser.parse_args(arguments)
     if args.workers < 1:
         parser.error("--workers must be at least 1")
-    commits = [
-        git(root, "rev-parse", "--verify", name).decode().strip() for name in (f"{args.commit}^{{commit}}", "HEAD")
-    ]
-    uncommitted = git(root, "status", "--porcelain", "--", *SOURCES).decode()
 
     with tempfile.TemporaryDirectory(prefix="same_bits.") as temporary:
         folder = Path(temporary)
@@ -396,11 +359,9 @@ def main(arguments, root=ROOT, cases_of=default_cases):
             for name, words in cases_of(unit).items():
                 cases.append(Case(unit, name, known_to_both(words, unit, old, new)))
         print(f"{len(cases)} runs on each side, of {len(changed)} changed scripts", flush=True)
-        if uncommitted:
-            print("nothing will be written, because there are uncommitted changes:", uncommitted, sep="\n", flush=True)
 
         done = {unit: [] for unit in changed}
-        rows, failed = [], False
+        failed = False
         for pair in compare_all(cases, old, new, folder / "runs", args.workers):
             unit = pair.case.unit
             pairs = done[unit]
@@ -410,14 +371,6 @@ def main(arguments, root=ROOT, cases_of=default_cases):
             width, line = verdict(pairs)
             print(f"{unit.script} ({unit.kind}): {line}", flush=True)
             failed |= not width
-            if not width:
-                continue
-            found = row(unit, pairs, width, commits)
-            if found["old_script_sha256"] != found["new_script_sha256"]:
-                rows.append(found)
-    if not uncommitted:
-        count = add(rows, root / report.SAME_TRAINING.relative_to(ROOT))
-        print(f"{count} rows added to {report.SAME_TRAINING.relative_to(ROOT)}")
     return int(failed)
 
 

@@ -1,0 +1,128 @@
+"""Makes the pictures, the tables and the numbers in the documents again, from the data in study/data:
+
+    python study/make.py
+
+The pictures go to study/pictures, the tables to study/tables.md, and what stands in README.md and docs/ between
+`<!-- results: NAME -->` and `<!-- end -->` is replaced. The pictures of theory and design_axis show the surrogates of
+the scripts as they are; nothing else asks a script. Nothing here trains.
+"""
+
+import os
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = "1"
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path[:0] = [str(HERE), str(ROOT / "plots"), str(ROOT / "tools"), str(ROOT)]
+
+import collect
+import compare
+import contest
+import data
+import design_axis
+import figures
+import pandas as pd
+import paper
+import pictures
+import sections
+import style
+import tables
+import theory
+
+THEORY = ("theory", "design_axis")  # pictures that show no data
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def load():
+    """The rows of runs.csv, the runs to compare, all runs, and the curves."""
+    rows, curves = data.load(HERE / "data")
+    every_run = compare.typed(rows, paper.TASKS)
+    runs, _, _ = compare.comparison(paper.not_apart(every_run))
+    return rows, runs, every_run, curves
+
+
+def drawings(runs, every_run, curves):
+    """Every picture: its name, a function that draws it, and the runs that it shows."""
+    main = compare.main_runs(runs)
+    forms = main[main["variant"].isin(compare.FORMS)]
+    betas = compare.betas_runs(runs)
+    own = paper.not_apart(every_run)
+    own = own[~own["run"].str.startswith(paper.SCREENED)]
+    points = compare.knob_points(runs, own)
+    of_knobs = points["knob"].isin(paper.KNOBS)
+    settings = compare.settings(runs, own)
+    settings = settings[settings["env_id"].isin(betas["env_id"])]
+    first_stage = contest.first_stage(every_run)
+    second_stage = contest.second_stage(every_run)
+    choice = contest.chosen(contest.screening_scores(first_stage))
+    yield "overview", partial(pictures.overview, main, curves), main
+    yield "learning_curves", partial(figures.learning_curves, main, curves, paper.MODES), main
+    yield "identity", partial(figures.identity, forms, curves), forms
+    yield "partition", partial(figures.partition, main, curves), main
+    yield "beta", partial(figures.beta, main, curves), main
+    yield "final_returns", partial(figures.final_returns, main, paper.REFERENCE), main
+    yield "aggregate", partial(figures.aggregate, compare.merged(main), paper.REFERENCE), main
+    yield "paper_curves", partial(pictures.paper_curves, main, curves), main
+    for which in figures.MULTIPLES:
+        yield f"betas_{which}", partial(figures.small_multiples, betas, curves, which, paper.MODES), betas
+    yield "betas_final_returns", partial(figures.final_returns, betas, paper.REFERENCE), betas
+    yield "betas_aggregate", partial(figures.aggregate, betas, paper.REFERENCE), betas
+    yield "knobs", partial(figures.knobs, runs, points[of_knobs]), points[of_knobs]
+    yield "settings", partial(figures.knobs, runs, points[~of_knobs]), points[~of_knobs]
+    yield "return_over_kl", partial(figures.return_over_kl, settings, curves), settings
+    yield "screening", partial(pictures.screening, first_stage, curves), first_stage
+    yield "confirmation", partial(pictures.confirmation, second_stage, choice), second_stage
+    yield "confirmation_kl", partial(pictures.confirmation_kl, second_stage, curves, choice), second_stage
+    yield "theory", theory.theory_sheet, runs.iloc[:0]
+    yield "design_axis", design_axis.design_axis, runs.iloc[:0]
+
+
+def filled(text, found):
+    """A document with what stands between `<!-- results: NAME -->` and `<!-- end -->` replaced by that section."""
+
+    def fill(match):
+        part = found[match[1]]
+        return f"<!-- results: {match[1]} -->" + (f"\n{part}\n" if "\n" in part else part) + "<!-- end -->"
+
+    return re.sub(r"<!-- results: (\w+) -->.*?<!-- end -->", fill, text, flags=re.DOTALL)
+
+
+def documents(runs, every_run, curves):
+    """The text of each document that the data fill in, by path."""
+    found = sections.sections(runs, every_run, curves)
+    texts = {path: filled(path.read_text(encoding="utf-8"), found) for path in DOCUMENTS}
+    return texts | {HERE / "tables.md": tables.page(found, sections.HOW_TO_READ, "python study/make.py")}
+
+
+def reference(runs):
+    """The text of reference.csv, which plots/make.py reads: mean returns of the runs that are compared."""
+    cells = runs.groupby(["env_id", "variant"], observed=True)
+    table = pd.DataFrame(
+        {
+            "mean": cells["final_return"].mean().round(2),
+            "std": cells["final_return"].std(ddof=0).round(2),
+            "seeds": cells["final_return"].count(),
+            "steps": cells["steps"].first(),
+        }
+    ).rename_axis(["task", "variant"])
+    table["random_policy"] = table.index.get_level_values("task").astype(str).map(paper.REFERENCE.random)
+    return table.to_csv()
+
+
+def main():
+    rows, runs, every_run, curves = load()
+    for name, draw, shown in drawings(runs, every_run, curves):
+        # The hash tells which runs a picture shows: its own bytes depend on how matplotlib was built, too.
+        source = None if name in THEORY else data.sha256(rows, curves, shown["run"])
+        collect.write(HERE / "pictures" / f"{name}.png", style.png(draw(), source))
+    collect.write(HERE / "reference.csv", reference(runs).encode())
+    for path, text in documents(runs, every_run, curves).items():
+        collect.write(path, text.encode())
+
+
+if __name__ == "__main__":
+    main()
