@@ -36,7 +36,6 @@ CONFIRMATION_TASKS = ["HalfCheetah-v4", *SCREENING_TASKS]
 CONFIRMATION_SEEDS = range(20, 35)
 TRANSFER_TASKS = ["Swimmer-v4", "Reacher-v4"]  # on which nothing was tuned; with the seeds of the confirmation
 MOST_FINALISTS = 2
-BEATS = "beats the clip"  # the answer of a finalist's test where it beats the clip at its default and at its best ε
 
 
 def stage(every_run, tasks, seeds):
@@ -70,7 +69,7 @@ def third_stage(every_run):
 
 
 def cells(runs, tasks, seeds):
-    """{setting: {task: scores (seeds,)}} of the settings that have all runs of a stage."""
+    """{setting: {task: scores (seeds,)}} of the settings that have all runs of a stage; others have fewer."""
     found = {}
     for setting, of_setting in runs.groupby("setting", observed=True):
         if len(of_setting) == len(tasks) * len(seeds):
@@ -93,9 +92,7 @@ class Choice(NamedTuple):
 
 
 def chosen(scores):
-    """The Choice that the rule makes from {setting: screening score}, or None as long as a setting is missing."""
-    if set(scores) != set(SETTINGS):
-        return None
+    """The Choice that the rule makes from {setting: screening score} of all SETTINGS."""
     ranked = sorted(SETTINGS, key=scores.get, reverse=True)
     finalists = {}  # by file, of which there is at most one
     for name in ranked:
@@ -110,8 +107,8 @@ def clips_of_stage_2(choice):
 
 
 def settings_of_stage_2(choice):
-    """The settings to be trained in stage 2; none if there is no finalist."""
-    return [*choice.finalists, *clips_of_stage_2(choice)] if choice.finalists else []
+    """The settings of stage 2."""
+    return [*choice.finalists, *clips_of_stage_2(choice)]
 
 
 def level(choice):
@@ -130,9 +127,7 @@ class Comparison(NamedTuple):
 
 
 def compared(complete, pairs, choice):
-    """A Comparison of each pair (setting, clip), from what cells gives. Empty until that has all of them."""
-    if not {name for pair in pairs for name in pair} <= set(complete):
-        return []
+    """A Comparison of each pair (setting, clip), from what cells gives."""
     found = []
     for setting, clip in pairs:
         scores, clip_scores = complete[setting], complete[clip]
@@ -166,56 +161,32 @@ def over_all_tasks(second, third, choice):
     """The finalists beside the clip at its default on the tasks of stages 2 and 3 together. No part of the protocol."""
     of_second = cells(second, CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
     of_third = cells(third, TRANSFER_TASKS, CONFIRMATION_SEEDS)
-    complete = {name: of_second[name] | of_third[name] for name in of_second if name in of_third}
+    complete = {name: of_second[name] | of_third[name] for name in of_third}
     return compared(complete, [(finalist, CLIP) for finalist in choice.finalists], choice)
 
 
 def earlier_clip(every_run):
-    """The scores of the clip at its default with the seeds of the published grid, {task: (seeds,)}; empty if it lacks
-    one of their runs. No part of the protocol."""
+    """The scores of the clip at its default with the seeds of the published grid, {task: (seeds,)}. No part of the
+    protocol."""
     runs = stage(paper.not_apart(every_run), CONFIRMATION_TASKS, paper.SEEDS)
-    return cells(runs, CONFIRMATION_TASKS, paper.SEEDS).get(CLIP, {})
+    return cells(runs, CONFIRMATION_TASKS, paper.SEEDS)[CLIP]
 
 
 def with_earlier_clip(second, earlier, choice):
-    """The finalists, and the control when all its runs are there, beside the clip at its default, to whose runs those
-    of earlier_clip are added."""
+    """The finalists and the control beside the clip at its default, to whose runs those of earlier_clip are added."""
     complete = cells(second, CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
-    if CLIP not in complete or not earlier:
-        return []
     complete[CLIP] = {task: np.append(scores, earlier[task]) for task, scores in complete[CLIP].items()}
-    control = [CONTROL] if CONTROL in complete else []
-    return compared(complete, [(setting, CLIP) for setting in [*choice.finalists, *control]], choice)
+    return compared(complete, [(setting, CLIP) for setting in [*choice.finalists, CONTROL]], choice)
 
 
 def beside_earlier_clip(second, earlier, choice):
-    """The finalists, and the control when all its runs are there, beside the runs of earlier_clip alone."""
-    complete = cells(second, CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
-    control = [CONTROL] if CONTROL in complete else []
-    earlier = {"earlier": earlier} if earlier else {}
-    return compared(complete | earlier, [(setting, "earlier") for setting in [*choice.finalists, *control]], choice)
+    """The finalists and the control beside the runs of earlier_clip alone."""
+    complete = cells(second, CONFIRMATION_TASKS, CONFIRMATION_SEEDS) | {"earlier": earlier}
+    return compared(complete, [(setting, "earlier") for setting in [*choice.finalists, CONTROL]], choice)
 
 
 def earlier_beside_clip(second, earlier, choice):
-    """The runs of earlier_clip beside those of stage 2: the clip at its default, with other seeds."""
-    complete = cells(second, CONFIRMATION_TASKS, CONFIRMATION_SEEDS)
-    return compared(complete | ({"earlier": earlier} if earlier else {}), [("earlier", CLIP)], choice)
-
-
-def answers(comparisons):
-    """{setting: the answer of its test in words}, from its Comparisons with one clip or with two."""
-    found = {}
-    for setting in dict.fromkeys(comparison.setting for comparison in comparisons):
-        of_setting = [comparison for comparison in comparisons if comparison.setting == setting]
-        above = [comparison.clip for comparison in of_setting if is_above(comparison)]
-        if len(above) == len(of_setting):
-            found[setting] = BEATS
-        else:
-            found[setting] = "beats the clip at its default alone" if CLIP in above else "is not shown to beat the clip"
-    return found
-
-
-def is_above(comparison):
-    """Whether the interval lies above an even chance."""
-    _, low, _ = comparison.improvement
-    return low > 0.5
+    """The Comparison of the runs of earlier_clip and those of stage 2: the clip at its default, with other seeds."""
+    complete = cells(second, CONFIRMATION_TASKS, CONFIRMATION_SEEDS) | {"earlier": earlier}
+    (comparison,) = compared(complete, [("earlier", CLIP)], choice)
+    return comparison

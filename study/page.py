@@ -432,7 +432,7 @@ def page(runs, curves, is_study=False):
     every_run = compare.typed(runs, paper.TASKS)
     own = paper.not_apart(every_run) if is_study else every_run
     compared, _, _ = compare.comparison(own)
-    answer = sections.contest_sections(every_run, curves) if is_study else dict.fromkeys(sections.CONTEST, "")
+    answer = sections.contest_sections(every_run, curves) if is_study else {}
     content = {
         "update": recorded_update(HERE / "updates.npz"),
         "coefficients": coefficients(*surrogates()),
@@ -446,8 +446,8 @@ def page(runs, curves, is_study=False):
         "means": means,
         "paper": published(),
         "settings": over_kl(compared, own, curves),
-        "over_clip": answer["over_clip"].replace("`", ""),
-        "over_control": answer["over_control"].replace("`", ""),
+        "over_clip": answer.get("over_clip", "").replace("`", ""),
+        "over_control": answer.get("over_control", "").replace("`", ""),
     }
     parts = {
         "library": plotly.offline.get_plotlyjs(),

@@ -91,18 +91,16 @@ def draw_screening(ax, settings, finalists):
         ax.plot(place, mean, **look)
         if setting in finalists:
             ax.plot(place, mean, "o", color="black", markerfacecolor="none", markersize=13, zorder=3.5)
-        count = f" ({len(returns)})" if len(returns) < len(contest.SCREENING_SEEDS) else ""
         # Left of the point for spo and ano, whose points lie near each other's.
         left, below = variant in ("spo", "ano"), variant == "ano"
         where = {"xytext": (-6 if left else 6, -4 if below else 4), "ha": "right" if left else "left"}
         where["va"] = "top" if below else "bottom"
-        ax.annotate(argument_values(arguments) + count, (place, mean), color=look["color"], **where, **figures.LABEL)
+        ax.annotate(argument_values(arguments), (place, mean), color=look["color"], **where, **figures.LABEL)
     log_kls, means = sections.clip_line(settings)
     ax.plot(np.exp(log_kls), means, color=STYLES["clip"]["color"], linewidth=1.5)
     log_kls, samples = zip(*settings.values(), strict=True)
-    if len(settings) > 3:
-        along = np.linspace(min(log_kls), max(log_kls), 100)
-        ax.plot(np.exp(along), estimates.fitted_polynomial(log_kls, samples)(along), "--", color="0.6", zorder=1.8)
+    along = np.linspace(min(log_kls), max(log_kls), 100)
+    ax.plot(np.exp(along), estimates.fitted_polynomial(log_kls, samples)(along), "--", color="0.6", zorder=1.8)
     figures.kl_axis(ax, np.exp(log_kls))
 
 
@@ -121,32 +119,22 @@ def point_style(variant):
 
 
 def screening(runs, curves):
-    """Stage 1 of contest.py: final return over the median KL of an iteration, a panel a task. None where there is none
-    but the clip."""
+    """Stage 1 of contest.py: final return over the median KL of an iteration, a panel a task."""
     found = sections.settings_over_kl(runs, curves)
-    if not found or runs["setting"].isin(contest.CLIPS).all():
-        return None
-    choice = contest.chosen(contest.screening_scores(runs))
-    finalists = choice.finalists if choice else []
+    finalists = contest.chosen(contest.screening_scores(runs)).finalists
     figure, axes, blank = panel_each(found, 3.1, columns=2)
     for task, ax in axes.items():
         draw_screening(ax, found[task], finalists)
-        figures.write_diverged(ax, runs[runs["env_id"] == task])
         ax.set_title(task)
         ax.set_xlabel("median KL of an iteration")
         if ax.get_subplotspec().is_first_col():
             ax.set_ylabel("final return")
-    samples = [returns for settings in found.values() for _, returns in settings.values()]
-    some_are_missing = any(len(returns) < len(contest.SCREENING_SEEDS) for returns in samples)
-    brackets = ", and in brackets how many seeds there are, where some are missing" if some_are_missing else ""
     caption = (
-        f"Seeds 0 to 2: mean and range. Numbers: the file's argument, where it is not the default{brackets}; clip_eps "
-        "without one has ε = 0.3. "
-        + ("In a ring: the finalists, chosen for these returns. " if finalists else "")
-        + "Blue line: the clip with ε = 0.1, 0.2, 0.3 and 0.4. Dashed: a parabola of log KL through all runs."
+        "Seeds 0 to 2: mean and range. Numbers: the file's argument, where it is not the default; clip_eps without one "
+        "has ε = 0.3. In a ring: the finalists, chosen for these returns. Blue line: the clip with ε = 0.1, 0.2, 0.3 "
+        "and 0.4. Dashed: a parabola of log KL through all runs."
     )
-    shown = {setting.split()[0] for settings in found.values() for setting in settings}
-    variants = [variant for variant in dict.fromkeys(name.split()[0] for name in contest.SETTINGS) if variant in shown]
+    variants = dict.fromkeys(name.split()[0] for name in contest.SETTINGS)
     entries = [Line2D([], [], label=variant, **point_style(variant)) for variant in variants]
     return finish(figure, caption, entries, blank)
 
@@ -190,18 +178,10 @@ def draw_confirmed(ax, comparisons):
 
 
 def confirmation(runs, choice):
-    """Stage 2 of contest.py: every run's final return, a panel a task, and the test of each finalist; and the same of
-    stage 3's control when all its runs are there. None as long as runs of stage 2 are missing."""
-    comparisons = contest.confirmed(runs, choice) if choice else []
-    if not comparisons:
-        return None
-    settings = contest.settings_of_stage_2(choice)
-    control = contest.with_control(runs, choice)
-    if control:
-        *over_control, itself = control
-        comparisons += [itself, *over_control]
-        settings.append(contest.CONTROL)
-    runs = runs[runs["setting"].isin(settings)]
+    """Stage 2 of contest.py, with stage 3's control: every run's final return, a panel a task, and the tests."""
+    settings = [*contest.settings_of_stage_2(choice), contest.CONTROL]
+    *over_control, control = contest.with_control(runs, choice)
+    comparisons = [*contest.confirmed(runs, choice), control, *over_control]
     figure, axes, (last,) = panel_each(contest.CONFIRMATION_TASKS, 0.6 + 0.5 * len(comparisons), columns=2)
     for task, ax in axes.items():
         for y, setting in enumerate(settings):
@@ -212,7 +192,6 @@ def confirmation(runs, choice):
         ax.set_title(task)
         ax.set_xlabel("final return")
         ax.xaxis.set_major_locator(MaxNLocator(4))
-        figures.write_diverged(ax, runs[runs["env_id"] == task])
     last.set_axis_on()
     draw_confirmed(last, comparisons)
     percent = 100 * contest.level(choice)
@@ -225,13 +204,9 @@ def confirmation(runs, choice):
 
 
 def confirmation_kl(runs, curves, choice):
-    """How far the settings of stage 2, and the control of stage 3 when all its runs are there, let the policy move: KL
-    and the shares of the three sets, a column a task. None as long as runs of stage 2 are missing."""
-    if not choice or not contest.confirmed(runs, choice):
-        return None
-    settings = contest.settings_of_stage_2(choice)
-    if contest.with_control(runs, choice):
-        settings.append(contest.CONTROL)
+    """How far the settings of stage 2 and the control of stage 3 let the policy move: KL and the shares of the three
+    sets, a column a task."""
+    settings = [*contest.settings_of_stage_2(choice), contest.CONTROL]
     rows = {"approx_kl": "approximate KL"} | {name: f"share in {label}" for name, label in theory.SETS.items()}
     figure, axes = panels(len(rows), len(contest.CONFIRMATION_TASKS), 1.5, sharex="col", sharey="row")
     for column, task in zip(axes.T, contest.CONFIRMATION_TASKS, strict=True):

@@ -13,14 +13,6 @@ import tables
 from tables import DASH, TEST
 
 ENOUGH_TASKS = 4  # to say of a coefficient whether it beats the clip
-CONTEST = [  # the sections of contest.py
-    *("screening", "distance", "lack_of_fit"),
-    *("confirmation", "confirmation_region", "over_clip", "with_earlier_clip", "earlier_beside_clip"),
-    "over_earlier_clip",
-    *("over_control", "control_over_clip"),
-    *("transfer", "transfer_region", "transfer_chances", "over_all_tasks"),
-]
-
 # Heading of each table in tables.md, and how to read it.
 HOW_TO_READ = {
     "final_return": (
@@ -212,20 +204,14 @@ def kill_peak_table(runs, curves):
 
 
 def screening_table(runs, scores):
-    """Stage 1: of each setting the mean final return on each task, and its score if it has all runs."""
+    """Stage 1: of each setting the mean final return on each task, and its score."""
     rows = [["setting", *contest.SCREENING_TASKS, "screening score"]]
-
-    def entry(cell):
-        if cell.empty:
-            return DASH
-        mean = tables.number(cell["final_return"].mean())
-        diverged = f", {cell['diverged'].sum()} diverged" * bool(cell["diverged"].any())
-        return mean if len(cell) == len(contest.SCREENING_SEEDS) and not diverged else f"{mean} ({len(cell)}{diverged})"
 
     for setting in contest.SETTINGS:
         of_setting = runs[runs["setting"] == setting]
-        entries = [entry(of_setting[of_setting["env_id"] == task]) for task in contest.SCREENING_TASKS]
-        rows.append([f"`{setting}`", *entries, tables.number(scores[setting], 3) if setting in scores else DASH])
+        means = of_setting.groupby("env_id", observed=True)["final_return"].mean()
+        entries = [tables.number(means[task]) for task in contest.SCREENING_TASKS]
+        rows.append([f"`{setting}`", *entries, tables.number(scores[setting], 3)])
     return tables.markdown(rows)
 
 
@@ -275,10 +261,8 @@ def distance_table(found, fits):
 
 
 def contest_tables(runs, curves, comparisons):
-    """Two tables of stage 2 or 3, as soon as all its runs are there: of each setting the final returns and of each
-    contest.Comparison the test; and how far each setting lets the policy move."""
-    if not comparisons:
-        return "", ""
+    """Two tables of stage 2 or 3: of each setting the final returns and of each contest.Comparison the test; and how
+    far each setting lets the policy move."""
     rows = [["comparison", *comparisons[0].scores, "all", "p", "interval"]]
     for comparison in comparisons:
         scores, clip_scores = comparison.scores.values(), comparison.clip_scores.values()
@@ -309,52 +293,47 @@ def beside_even(improvement):
 
 def chances(comparisons):
     """The probability of improvement of each setting, in words."""
-    *others, last = [f"{tables.estimate(each.improvement, 3)} for `{each.setting}`" for each in comparisons] or [""]
-    return f"{', '.join(others)} and {last}" if others else last
+    *others, last = [f"{tables.estimate(each.improvement, 3)} for `{each.setting}`" for each in comparisons]
+    return f"{', '.join(others)} and {last}"
 
 
 def contest_sections(every_run, curves):
-    """The tables of all stages of contest.py, and what is known of the answer; all empty if of stage 1 there is none
-    but the clip."""
+    """The tables of all stages of contest.py, and the probabilities of improvement."""
     first = contest.first_stage(every_run)
-    if first["setting"].isin(contest.CLIPS).all():
-        return dict.fromkeys(CONTEST, "")
     second = contest.second_stage(every_run)
+    third = contest.third_stage(every_run)
+    earlier = contest.earlier_clip(every_run)
     scores = contest.screening_scores(first)
     choice = contest.chosen(scores)
-    confirmed = contest.confirmed(second, choice) if choice else []
+    confirmed = contest.confirmed(second, choice)
+    transferred = contest.transferred(third, choice)
+    *over_control, control = contest.with_control(second, choice)
+    # First all that are over the clip at its default.
+    confirmation, confirmation_region = contest_tables(second, curves, [*confirmed, control, *over_control])
+    transfer, transfer_region = contest_tables(third, curves, transferred)
     over_kl = settings_over_kl(first, curves)
     fits = lack_of_fit(over_kl)
-    found = dict.fromkeys(CONTEST, "") | {
+    return {
         "screening": screening_table(first, scores),
         "distance": distance_table(over_kl, fits),
         "lack_of_fit": ", ".join(f"{told} on {task}" for task, told in fits.items()),
+        "confirmation": confirmation,
+        "confirmation_region": confirmation_region,
+        "over_clip": chances(confirmed),
+        "over_control": chances(over_control),
+        "control_over_clip": tables.estimate(control.improvement, 3),
+        "transfer": transfer,
+        "transfer_region": transfer_region,
+        "transfer_chances": chances(transferred),
+        "over_all_tasks": chances(contest.over_all_tasks(second, third, choice)),
+        "with_earlier_clip": chances(contest.with_earlier_clip(second, earlier, choice)),
+        "over_earlier_clip": chances(contest.beside_earlier_clip(second, earlier, choice)),
+        "earlier_beside_clip": tables.estimate(contest.earlier_beside_clip(second, earlier, choice).improvement, 3),
     }
-    if not confirmed:
-        return found
-    third = contest.third_stage(every_run)
-    transferred = contest.transferred(third, choice)
-    control = contest.with_control(second, choice)
-    shown = [*confirmed, *control[-1:], *control[:-1]]  # first all that are over the clip at its default
-    found["confirmation"], found["confirmation_region"] = contest_tables(second, curves, shown)
-    found["transfer"], found["transfer_region"] = contest_tables(third, curves, transferred)
-    found["transfer_chances"] = chances(transferred)
-    found["over_clip"] = chances(confirmed)
-    found["over_control"] = chances(control[:-1])
-    found["control_over_clip"] = tables.estimate(control[-1].improvement, 3) if control else ""
-    found["over_all_tasks"] = chances(contest.over_all_tasks(second, third, choice))
-    earlier = contest.earlier_clip(every_run)
-    found["with_earlier_clip"] = chances(contest.with_earlier_clip(second, earlier, choice))
-    found["over_earlier_clip"] = chances(contest.beside_earlier_clip(second, earlier, choice))
-    for comparison in contest.earlier_beside_clip(second, earlier, choice):
-        found["earlier_beside_clip"] = tables.estimate(comparison.improvement, 3)
-    return found
 
 
 def extreme_kls(runs, curves):
-    """The smallest and the largest median KL of an iteration among tasks, each with its task; empty without runs."""
-    if runs.empty:
-        return "", ""
+    """The smallest and the largest median KL of an iteration among tasks, each with its task."""
     kls = {task: tables.median_kl(of_task, curves) for task, of_task in runs.groupby("env_id", observed=True)}
     extremes = (min(kls, key=kls.get), max(kls, key=kls.get))
     return tuple(f"{tables.kl_text(kls[task])} ({task})" for task in extremes)
@@ -376,8 +355,6 @@ def coefficient_numbers(found):
         for variant, aggregate in found.items()
         if variant in compare.BETAS and aggregate.improvement and len(aggregate.tasks) >= ENOUGH_TASKS
     }
-    if not improvements:
-        return dict.fromkeys(("best_coefficient", "best_improvement", "coefficients_above_clip"), "")
     best = max(improvements, key=lambda variant: improvements[variant][0])
     above = sum(low > 0.5 for _, low, _ in improvements.values())
     return {
@@ -388,17 +365,14 @@ def coefficient_numbers(found):
 
 
 def mean_numbers(runs):
-    """Each variant's mean final return on each task, named as mean_Ant_v4_kl_fixed; empty where there is none."""
-    places = [(task, variant) for task in paper.TASKS for variant in compare.MAIN]
+    """Each variant's mean final return on each task, named as mean_Ant_v4_kl_fixed."""
     means = runs.groupby(["env_id", "variant"], observed=True)["final_return"].mean().dropna()
     found = {(task, compare.first_name(variant)): tables.number(mean) for (task, variant), mean in means.items()}
-    texts = dict.fromkeys(places, "") | found
-    return {f"mean_{task}_{variant}".replace("-", "_"): text for (task, variant), text in texts.items()}
+    return {f"mean_{task}_{variant}".replace("-", "_"): text for (task, variant), text in found.items()}
 
 
 def sections(runs, every_run, curves):
-    """What the documents say of the results, by name, as Markdown: tables, and numbers to stand within a sentence;
-    empty where there are no such runs."""
+    """What the documents say of the results, by name, as Markdown: tables, and numbers to stand within a sentence."""
     main = compare.merged(compare.main_runs(runs))
     scalar = main[~main["variant"].isin(compare.FORMS[1:])]
     betas = compare.betas_runs(runs)
@@ -419,7 +393,7 @@ def sections(runs, every_run, curves):
 
     found = {
         "final_return": tables.final_return_table(main, tables.main_variants(main), same, paper.REFERENCE),
-        "short_return": short_return_table(main) if len(main) else "",
+        "short_return": short_return_table(main),
         "scalar_tests": tables.tests_table(scalar),
         "aggregate": tables.aggregate_table(overall),
         "scalar_region": tables.crossed(scalar, ["variant"], "env_id", region_of),
