@@ -42,8 +42,8 @@ def stage(every_run, tasks, seeds):
     """The runs of a stage that have a setting, with two columns more: setting, a categorical in the order of SETTINGS,
     and score, 0 where a run diverged or has no return. Their tasks are in the order of tasks."""
     here = every_run[every_run["env_id"].isin(tasks) & every_run["seed"].isin(seeds)]
-    names = pd.Categorical(here["setting"], [*SETTINGS, CONTROL], ordered=True)
-    here = here.assign(setting=names).dropna(subset="setting")
+    here = here[here["setting"].isin([*SETTINGS, CONTROL])]
+    here = here.assign(setting=pd.Categorical(here["setting"], [*SETTINGS, CONTROL], ordered=True))
     here = here.assign(env_id=pd.Categorical(here["env_id"].astype(str), tasks, ordered=True))
     here = here.sort_values(["setting", "run"]).drop_duplicates(["setting", "env_id", "seed"])
     return here.assign(score=compare.run_scores(here, paper.REFERENCE).fillna(0.0))

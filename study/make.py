@@ -1,6 +1,6 @@
 """Makes the pictures, the tables and the numbers in the documents again, from the data in study/data:
 
-    python study/make.py
+    python study/make.py            # --check writes nothing, and names what differs
 
 The pictures go to study/pictures, the tables to study/tables.md, and what stands in README.md and docs/ between
 `<!-- results: NAME -->` and `<!-- end -->` is replaced. The pictures of theory and design_axis show the surrogates of
@@ -32,6 +32,8 @@ import sections
 import style
 import tables
 import theory
+import tyro
+from PIL import Image
 
 THEORY = ("theory", "design_axis")  # pictures that show no data
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -113,16 +115,35 @@ def reference(runs):
     return table.to_csv()
 
 
-def main():
+def differing(texts, sources):
+    """The files that are not what the data give: by their text, and pictures by the hash of the runs in them, since
+    their bytes depend on how matplotlib was built, too."""
+    found = [path.name for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
+    for path in sorted((HERE / "pictures").glob("*.png")):
+        if path.stem not in sources or Image.open(path).text.get("Source") != sources[path.stem]:
+            found.append(path.name)
+    return found
+
+
+def main(check: bool = False):
+    """Makes pictures, tables and the numbers in the documents again.
+
+    Args:
+        check: write nothing; name what is not as the data give it, and exit with 1 if there is any
+    """
     rows, runs, every_run, curves = load()
-    for name, draw, shown in drawings(runs, every_run, curves):
-        # The hash tells which runs a picture shows: its own bytes depend on how matplotlib was built, too.
-        source = None if name in THEORY else data.sha256(rows, curves, shown["run"])
-        collect.write(HERE / "pictures" / f"{name}.png", style.png(draw(), source))
-    collect.write(HERE / "reference.csv", reference(runs).encode())
-    for path, text in documents(runs, every_run, curves).items():
+    every_drawing = list(drawings(runs, every_run, curves))
+    sources = {name: data.sha256(rows, curves, shown["run"]) for name, _, shown in every_drawing}
+    sources |= dict.fromkeys(THEORY)
+    texts = documents(runs, every_run, curves) | {HERE / "reference.csv": reference(runs)}
+    if check:
+        names = differing(texts, sources)
+        sys.exit(f"differs from the data: {', '.join(names)}; run python study/make.py" if names else 0)
+    for path, text in texts.items():
         collect.write(path, text.encode())
+    for name, draw, _ in every_drawing:
+        collect.write(HERE / "pictures" / f"{name}.png", style.png(draw(), sources[name]))
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -235,7 +235,7 @@ def coefficients(found, failures):
 def command(row):
     """The command that trains a run again: of the study at the commit of its label, else with every argument that the
     run recorded. Empty if no script has the name of the run's experiment."""
-    if "command" in row:
+    if row.get("command"):
         return f"git checkout --quiet {row['code']} && python {row['command']}"
     arguments = json.loads(row["args"])
     name = arguments.pop("exp_name")

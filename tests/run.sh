@@ -27,7 +27,7 @@ fi
 
 .venv/bin/ruff check .
 # Text is read and written as UTF-8, whatever the locale is.
-.venv/bin/ruff check --preview --select PLW1514 ./*.py betas plots tools
+.venv/bin/ruff check --preview --select PLW1514 ./*.py betas plots study tools
 .venv/bin/ruff format --check .
 .venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 if command -v shellcheck > /dev/null; then
@@ -36,4 +36,4 @@ else
     echo "tests/run.sh: shellcheck is not installed, so the shell scripts are not linted"
 fi
 # One process more than cores, since many tests wait for what they started.
-.venv/bin/python -m pytest tests --numprocesses $(($(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder "$@"
+.venv/bin/python -m pytest tests study/tests --numprocesses $(($(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder "$@"

@@ -2,9 +2,13 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict
 
 import collect
+import compare
+import data
 import numpy as np
 import page
 import pandas as pd
@@ -20,7 +24,6 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 FLAGS += ["--disable-sync", "--no-first-run"]
 PATIENCE_MS = 120_000  # for a machine on which much else runs
-RESULTS = ROOT / "plots" / "results"
 SHOWN = ("clip", "klip", "phi", "kl_fixed")
 
 
@@ -39,6 +42,7 @@ def run_row(task, variant, seed, **changes):
         "wall_time_s": "1",
         "params_sha256": f"{variant}{seed}",
         "script_sha256": "1",
+        "version": "1",
         "versions": "torch=2",
         "args": json.dumps(arguments),
     }
@@ -56,25 +60,25 @@ def some_curves(runs):
     return pd.concat(tables, ignore_index=True)
 
 
+def write(path, runs, curves):
+    """A page of these runs, which are not the whole study."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page.page(runs, curves), encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A page of a part of the published runs, of one that diverged, and of one whose script is not there."""
-    folder = tmp_path_factory.mktemp("published")
-    runs = collect.load_runs(RESULTS)
+    """A page of a part of the study's runs, of one that diverged, and of one whose script is not there."""
+    runs, curves = data.load(ROOT / "study" / "data")
     kept = runs[runs["variant"].isin(SHOWN) & runs["seed"].isin(["0", "1"]) & (runs["env_id"] == "Hopper-v4")]
     kept = kept[~kept["run"].str.contains("/") | kept["run"].str.startswith("knobs/beta=3/")]
-    for name in kept["run"]:
-        target = collect.curve_path(folder, name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(collect.curve_path(RESULTS, name), target)
-    kept.to_csv(folder / "runs.csv", index=False)
-    runs, curves = collect.load(folder)
+    curves = curves[curves["run"].isin(kept["run"])]
     lost = run_row("Walker2d-v4", "kl_fixed", 3, final_return="", diverged_at="20480")
-    mine = run_row("Walker2d-v4", "<b>", 0, versions="</script>")
-    added = pd.DataFrame([lost, mine])
-    path = folder / "page.html"
-    page.write(pd.concat([runs, added]), pd.concat([curves, some_curves(added)]), path)
-    return path, runs
+    mine = run_row("Walker2d-v4", "<b>", 0, versions="</script>", command="", code="")
+    added = pd.DataFrame([lost | {"command": "", "code": ""}, mine])
+    path = tmp_path_factory.mktemp("published") / "page.html"
+    write(path, pd.concat([kept, added]), pd.concat([curves, some_curves(added)]))
+    return path, kept
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +142,7 @@ def names_drawn(tab):
 
 def test_an_update_is_played(published, visit):
     tab = visit(published[0])
-    record = np.load(ROOT / "plots" / "updates.npz")
+    record = np.load(ROOT / "study" / "updates.npz")
     assert tab.locator("#epoch-text").text_content() == "1 of 10"
     tab.locator("#epoch").focus()
     tab.keyboard.press("ArrowRight")
@@ -216,7 +220,7 @@ def test_runs_are_chosen(published, visit):
     text = tab.locator("#run").text_content()
     clip = runs[(runs["variant"] == "clip") & (runs["seed"] == "1")].iloc[0]
     assert clip["params_sha256"] in text
-    assert "python ppo_phi_continuous.py --env-id Hopper-v4 --seed 1" in text
+    assert "git checkout --quiet 7f6bbee && python ppo_phi_continuous.py --env-id Hopper-v4 --seed 1" in text
     tab.locator("#folder").select_option("knobs/beta=3")
     tab.locator("#run-choice").select_option(label="kl_fixed, seed 1")
     assert "--beta 3" in tab.locator("#run").text_content()
@@ -290,7 +294,7 @@ def test_it_fits_a_narrow_screen_and_follows_the_systems_colours(published, visi
 def test_one_run_is_enough(tmp_path, visit):
     runs = pd.DataFrame([run_row("CartPole-v1", "clip", 0)])
     path = tmp_path / "folder" / "index.html"
-    page.write(runs, some_curves(runs), path)
+    write(path, runs, some_curves(runs))
     tab = visit(path)
     assert tab.locator("#task").input_value() == "CartPole-v1"
     assert names_drawn(tab)[0] == "clip, seed 0"
@@ -299,7 +303,7 @@ def test_one_run_is_enough(tmp_path, visit):
 
 def test_runs_of_two_versions_have_no_common_mean():
     rows = [
-        run_row("Hopper-v4", "clip", seed, script_sha256=version, final_return=f"{10 * seed}")
+        run_row("Hopper-v4", "clip", seed, version=version, final_return=f"{10 * seed}")
         for seed, version in enumerate(["new", "new", "old", "old", "old"])
     ]
     rows[-1]["final_return"] = ""
@@ -310,14 +314,33 @@ def test_runs_of_two_versions_have_no_common_mean():
     assert found == {(2, 2, 5.0), (3, 2, 25.0)}
 
 
-def test_the_command_that_trains_a_file_of_betas_again_has_what_its_actions_defaults_lack():
-    """The defaults of discrete actions are others: they have fewer steps, and do not compile."""
+def test_the_command_that_trains_a_users_run_again_says_every_argument():
+    """No default is asked, so it stays right when one changes."""
     arguments = ["--env-id", "CartPole-v1", "--total-timesteps", "1000000", "--compile", "--eps", "0.5"]
     args, _ = loop.parse(spo.Args, arguments)
-    row = run_row("CartPole-v1", "spo", 0, args=json.dumps(asdict(args)))
+    recorded = {name: value for name, value in asdict(args).items() if name not in report.NOT_COMPARED}
+    row = run_row("CartPole-v1", "spo", 0, args=json.dumps(recorded))
     command = page.command(row).split()
     assert command[:2] == ["python", "betas/spo.py"]
     assert asdict(loop.parse(spo.Args, command[2:])[0]) == asdict(args)
+    assert page.command(run_row("CartPole-v1", "mine", 0, args=json.dumps(recorded | {"exp_name": "lost"}))) == ""
+
+
+def test_the_command_that_trains_a_second_variant_of_a_script_again():
+    row = run_row("Hopper-v4", "kl_adaptive", 0)
+    said = "python ppo_kl_scalar_continuous.py --env-id Hopper-v4 --seed 0 --exp-name ppo_kl_adaptive_continuous "
+    assert page.command(row).startswith(said)
+
+
+def test_a_folder_that_is_not_drawn_yet_is_one_line(tmp_path):
+    command = [sys.executable, ROOT / "study" / "page.py", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert done.stderr.startswith(f"error: {tmp_path} has no plots/results/runs.csv")
+
+
+def test_every_variant_has_a_look_that_the_page_can_draw():
+    page.looks([*compare.VARIANTS, *(f"mine{number}" for number in range(20))])
 
 
 def test_a_users_file_is_among_the_methods(tmp_path, monkeypatch):
