@@ -186,6 +186,9 @@ def make_env(env_id, render=False):
     try:
         env = gym.make(env_id, **options)
     except (gym.error.Error, ImportError) as error:
+        if "Box2D" in str(error):  # where it has no wheel, Gymnasium's own advice does not build it
+            build = "on Python 3.14 apt install swig g++ python3-dev, then pip install box2d-py==2.3.8"
+            fail(f"--env-id {env_id}: Box2D is not installed: pip install box2d==2.3.10; {build}")
         fail(f"--env-id {env_id}: {error}")
     if not isinstance(gym.spaces.flatten_space(env.observation_space), gym.spaces.Box):
         fail(f"--env-id {env_id}: observations that cannot be flattened to a vector: {env.observation_space}")
@@ -716,11 +719,13 @@ if __name__ == "__main__":
 
 # What `uv run` installs for this file alone: the first part of requirements.txt.
 # /// script
-# requires-python = ">=3.11,<3.14"
+# requires-python = ">=3.11"
 # dependencies = [
 #     "torch==2.13.0",
-#     "gymnasium[box2d,classic-control,mujoco]==1.4.0",
-#     "mujoco==3.6.0",
+#     'gymnasium[box2d,classic-control,mujoco]==1.4.0; python_version < "3.14"',
+#     'gymnasium[classic-control,mujoco]==1.4.0; python_version >= "3.14"',
+#     'mujoco==3.6.0; python_version < "3.14"',
+#     'mujoco==3.8.1; python_version >= "3.14"',
 #     "numpy==2.4.6",
 #     "tyro==1.0.17",
 #     "pydantic==2.14.3",

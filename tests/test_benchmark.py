@@ -176,17 +176,51 @@ def test_a_python_that_is_not_there_is_one_line(copy):
     assert not copy.runs.exists()
 
 
-@pytest.mark.parametrize("version", ["3.10.13", "3.14.0", "3.1.1"])
-def test_a_python_for_which_the_requirements_do_not_install_is_one_line(copy, tmp_path, version):
-    """That some Python of this machine is too old or too new cannot be relied on, so one only says that it is."""
+# What each of the two programs that make .venv says once a python3 of this version was found good enough.
+GOES_ON = {"benchmark.sh": "cannot make .venv", "tests/run.sh": "needs Python's venv module"}
+UNTRIED = "requirements.txt is for Python 3.11 to 3.14 and may not install with Python "
+
+
+@pytest.fixture(params=GOES_ON)
+def with_python(request, copy, tmp_path):
+    """A function that calls one of them with a python3 that says its version and can do nothing else; (code, lines).
+
+    That some Python of this machine is too old or too new cannot be relied on.
+    """
+    (copy.folder / "tests").mkdir()
+    shutil.copy(ROOT / "tests" / "run.sh", copy.folder / "tests" / "run.sh")
     path = only(tmp_path, "env", "bash", "basename", "dirname", "realpath", "cmp", "cat", "tr")
-    python = tmp_path / "bin" / "python3"
-    python.write_text(f"#!/bin/sh\necho Python {version}\n")
-    python.chmod(0o755)
-    code, output = copy.call(*PAIR, PYTHON="", PATH=path)
-    assert code == 2 and output.count("\n") == 1, output
-    assert f"Python 3.11, 3.12 or 3.13 as python3, not Python {version}" in output
-    assert not (copy.folder / ".venv").exists()
+    copy.program = copy.folder / request.param
+
+    def call(version):
+        python = tmp_path / "bin" / "python3"
+        python.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo Python {version}\n')
+        python.chmod(0o755)
+        code, output = copy.call(PYTHON="", PATH=path)
+        assert code == 2 and not (copy.folder / ".venv").exists(), output
+        return [line for line in output.splitlines() if not line.startswith("installing requirements.txt")]
+
+    call.goes_on = GOES_ON[request.param]
+    return call
+
+
+@pytest.mark.parametrize("version", ["3.10.13", "3.1.1", "2.7.18"])
+def test_a_python_that_is_too_old_is_one_line(with_python, version):
+    (line,) = with_python(version)
+    assert f"needs Python 3.11 or newer as python3, not Python {version}" in line
+
+
+@pytest.mark.parametrize("version", ["3.11.2", "3.13.0", "3.14.0", "3.14.0rc1"])
+def test_a_python_for_which_the_requirements_are_is_used(with_python, version):
+    (line,) = with_python(version)
+    assert with_python.goes_on in line
+
+
+@pytest.mark.parametrize("version", ["3.15", "3.15.0a1", "3.20.1", "4.0.0"])
+def test_a_newer_python_is_used_and_called_untried(with_python, version):
+    untried, line = with_python(version)
+    assert untried.endswith(UNTRIED + version)
+    assert with_python.goes_on in line
 
 
 def only(folder, *programs):

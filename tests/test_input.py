@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import sys
 
 import pytest
 import torch
@@ -96,6 +97,21 @@ def test_a_task_that_is_none(script, env_id, named, refuse):
     line = refuse(script, env_id=env_id)
     assert line.startswith(f"error: --env-id {env_id}: ")
     assert named in line
+
+
+@pytest.mark.parametrize(
+    ("script", "env_id"), [("ppo_klip_continuous", "BipedalWalker-v3"), ("ppo_clip_cartpole", "LunarLander-v3")]
+)
+def test_without_box2d_it_says_how_to_install_it(script, env_id, refuse, monkeypatch):
+    """From Python 3.14 on it is not in requirements.txt, and what Gymnasium says does not build it."""
+    for name in list(sys.modules):
+        if name.startswith(("gymnasium.envs.box2d", "Box2D")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "Box2D", None)  # so that it cannot be imported
+    line = refuse(script, env_id=env_id)
+    assert line.startswith(f"error: --env-id {env_id}: Box2D is not installed: ")
+    assert "pip install box2d==2.3.10;" in line
+    assert "apt install swig g++ python3-dev, then pip install box2d-py==2.3.8" in line
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
