@@ -341,22 +341,23 @@ def is_folder_name(name):
 
 def make_run_folder(args):
     """Make a folder in runs/ that no other run has, and return the run's name."""
-    if args.run_name is not None:
-        if args.capture_video and Path("videos", args.run_name).exists():
-            fail(f"--run-name: videos/{args.run_name} exists; choose another name, or move it away")
-        try:
-            Path("runs", args.run_name).mkdir(parents=True)
-        except FileExistsError:
-            fail(f"--run-name: runs/{args.run_name} exists; choose another name, or move it away")
-        return args.run_name
+    if args.capture_video and os.path.lexists("videos") and not os.path.isdir("videos"):
+        fail("--capture-video: videos must be a folder, or a link to one; move it away")
+    if args.capture_video and args.run_name is not None and Path("videos", args.run_name).exists():
+        fail(f"--run-name: videos/{args.run_name} exists; choose another name, or move it away")
     unix_time = int(time.time())
     while True:
-        run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{unix_time}"
+        run_name = args.run_name or f"{args.env_id}__{args.exp_name}__{args.seed}__{unix_time}"
+        folder = Path("runs", run_name)
         try:
-            Path("runs", run_name).mkdir(parents=True)
+            folder.mkdir(parents=True)
             return run_name
-        except FileExistsError:  # another run of this name started in the same second
-            unix_time += 1
+        except OSError as error:
+            if not os.path.lexists(folder):  # runs may be a file, or a link to a folder that is gone
+                fail(f"cannot make {folder} ({error.strerror}): runs must be a folder to write to, or a link to one")
+        if args.run_name is not None:
+            fail(f"--run-name: {folder} exists; choose another name, or move it away")
+        unix_time += 1  # another run of this name started in the same second
 
 
 def first_bad_step(rewards, obs, next_obs):

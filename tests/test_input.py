@@ -1,6 +1,7 @@
 """Bad input: a message that names the argument, exit code 2, no traceback, and nothing left behind."""
 
 import importlib
+import os
 import re
 import sys
 
@@ -126,6 +127,32 @@ def test_a_folder_that_exists_is_left_alone(folder, tmp_path, refuse):
     (tmp_path / folder / "precious").write_text("precious")
     arguments = {"env_id": task("cartpole", "Endless"), "capture_video": folder.startswith("videos")}
     assert f"--run-name: {folder} exists" in refuse("ppo_clip_cartpole", run_name="a/mine", **arguments)
+
+
+@pytest.mark.parametrize("named", [(), ("--run-name", "group/mine")], ids=["unnamed", "named"])
+def test_a_link_to_a_folder_that_is_gone_is_one_line(named, tmp_path):
+    """As runs/ is where a scratch disk was purged. In a process of its own, which would not end by itself."""
+    (tmp_path / "runs").symlink_to(tmp_path / "gone")
+    done = run(tmp_path, "ppo_clip_cartpole", *named, "--total-timesteps", 512, timeout=60)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: cannot make runs/") and "runs must be a folder to write to, or a link to one" in line
+    assert os.listdir(tmp_path) == ["runs"]
+
+
+@pytest.mark.parametrize("run_name", [None, "mine"])
+@pytest.mark.parametrize("blocked", ["runs", "videos"])
+def test_a_file_where_a_folder_is_needed_is_one_line(blocked, run_name, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / blocked).touch()
+    module = importlib.import_module("ppo_clip_cartpole")
+    args = module.Args(env_id=task("cartpole", "Endless"), run_name=run_name, capture_video=True)
+    with pytest.raises(SystemExit) as end:
+        module.train(args)
+    assert end.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: ") and f"{blocked} must be a folder" in line
+    assert os.listdir(tmp_path) == [blocked]
 
 
 def test_an_error_of_the_users_environment_keeps_its_traceback(tmp_path):
