@@ -60,7 +60,7 @@ usage: ./benchmark.sh [quick | knobs] [flags] [-- sbatch options]
 The same command again resumes: complete runs are kept, the others start over. The first call installs into .venv.
   --tasks A,B         only these tasks (the tables at the top of this file have them)
   --variants A,B      only these: clip, klip, phi, kl_fixed, kl_adaptive; or NAME, for any script betas/NAME.py
-  --seeds 0,1         these seeds
+  --seeds 0,1         these seeds (or "0 1": in all three a blank separates as a comma does)
   --total-timesteps N steps of every run
   --script-args "..." more arguments for the scripts, e.g. --script-args "--save-model --clip-coef 0.1"
   --into NAME         into runs/NAME/, for example for runs with other --script-args
@@ -213,6 +213,7 @@ train() { # trains the runs of $todo, $workers at once; $failed gets a line for 
   local pending=$todo total ended=0 state line name left
   total=$(grep -c . <<< "$todo")
   workers=${workers:-$(cores)}
+  mkdir -p "$base/logs" 2> /dev/null || die "cannot make $base/logs: runs must be a folder to write to, or a link to one"
   command -v flock > /dev/null || echo "without flock (util-linux), two sweeps in one folder are not kept apart" >&2
   echo "$total runs to train, $workers at once"
   trap 'echo "stopped; the same command resumes" >&2; exit 130' INT TERM HUP
@@ -286,10 +287,11 @@ main() {
     quick) task_table=$QUICK_TASKS seeds=${seeds:-$QUICK_SEEDS} ;;
     knobs) tasks=${tasks:-$KNOB_TASKS} seeds=${seeds:-$KNOB_SEEDS} ;;
   esac
-  tasks=${tasks// /}
-  variants=${variants// /}
+  for word in tasks variants seeds; do # a,b and "a b" and "a, b" are the same two words
+    printf -v "$word" %s "${!word//[[:space:]]/,}"
+    case "${!word}" in "" | *[!,]*) ;; *) die "--$word needs a value" ;; esac
+  done
   seeds=${seeds:-$SEEDS}
-  seeds=${seeds// /}
   case "${into:+/$into/}" in
     *//* | */../* | */./*) die "--into $into: not a folder within runs/; a name such as mine or mine/first" ;;
   esac
@@ -297,6 +299,11 @@ main() {
   base=runs${prefix:+/$prefix}
   prefix=${prefix:+$prefix/}
   [ "${workers:-1}" -ge 1 ] 2> /dev/null || die "--workers must be a whole number of at least 1, not $workers"
+  for word in ${seeds//,/ }; do
+    case "$word" in
+      *[!0-9]* | 0?*) die "--seeds $word: no seed; seeds are whole numbers, written as 0,1,2" ;;
+    esac
+  done
   for word in ${tasks//,/ }; do
     in_table "$word" "$task_table" || die "--tasks $word: not in the table of tasks${sweep:+ of $sweep} in benchmark.sh; add a line for it"
   done

@@ -88,6 +88,24 @@ def test_filters(copy):
     assert copy.call("--dry-run", *other_ways) == copy.call("--dry-run", *filters, "--into", "of mine")
 
 
+@pytest.mark.parametrize("separator", [" ", ", ", " , ", ",,", "\n", "\t"])
+def test_blanks_separate_as_commas_do(copy, separator):
+    def planned(separator):
+        lists = {"--tasks": ("Hopper-v4", "CartPole-v1"), "--variants": ("clip", "phi"), "--seeds": ("1", "2", "3")}
+        arguments = [word for flag, words in lists.items() for word in (flag, separator.join(words))]
+        return copy.call("--dry-run", *arguments)
+
+    code, output = planned(separator)
+    assert code == 0 and output.count("\n") == 2 * 2 * 3, output
+    assert (code, output) == planned(",")
+
+
+def test_a_list_of_blanks_is_no_list(copy):
+    """It does not stand for all tasks, as an empty one would."""
+    code, output = copy.call("--dry-run", "--tasks", " ")
+    assert (code, output) == (2, "error: --tasks needs a value\n")
+
+
 def test_some_tasks_are_trained_only_where_they_are_named(copy):
     named = ("--dry-run", "--tasks", "Swimmer-v4,Reacher-v4", "--variants", "clip", "--seeds", "0")
     args = [parsed(command)[1] for command in copy.call(*named)[1].splitlines()]
@@ -147,6 +165,14 @@ def test_one_line_adds_a_task_and_one_a_variant(copy):
         ("knobs --variants phi", "knob"),
         ("quick --tasks Ant-v4", "quick"),
         ("--seeds 0,0", "a seed once"),
+        ("--seeds one", "--seeds one"),
+        ("--seeds 0,-1", "--seeds -1"),
+        ("--seeds 0-4", "--seeds 0-4"),
+        ("--seeds 1e3", "--seeds 1e3"),
+        ("--seeds 1,01", "--seeds 01"),
+        ("--seeds 0;1", "--seeds 0;1"),
+        ("--seeds ,", "--seeds needs a value"),
+        ("--tasks ,,", "--tasks needs a value"),
         ("--workers two", "--workers"),
         ("--workers", "--workers"),
         ("--script-args --seed=3", "seeds"),
@@ -162,7 +188,7 @@ def test_a_wrong_argument_is_one_line(copy, arguments, named):
 
 
 @pytest.mark.parametrize(
-    "arguments, named", [("--total-timesteps 100", "--total-timesteps"), ("--seeds one", "--seed")]
+    "arguments, named", [("--total-timesteps 100", "--total-timesteps"), (f"--seeds {2**32}", "│ seed ")]
 )
 def test_arguments_that_the_scripts_refuse_start_nothing(copy, arguments, named):
     code, output = copy.call(*FEW, *arguments.split())
@@ -174,6 +200,17 @@ def test_a_python_that_is_not_there_is_one_line(copy):
     code, output = copy.call(*PAIR, PYTHON="/no/such/python")
     assert code == 2 and "/no/such/python" in output and output.count("\n") == 1
     assert not copy.runs.exists()
+
+
+@pytest.mark.parametrize("blocked_by", ["a dead link", "a file"])
+def test_a_runs_that_is_no_folder_is_one_line(copy, blocked_by):
+    if blocked_by == "a file":
+        copy.runs.touch()
+    else:
+        copy.runs.symlink_to(copy.folder / "gone")
+    code, output = copy.call(*PAIR)
+    assert code == 2 and output.count("\n") == 1, output
+    assert output.startswith("error: cannot make runs/logs: runs must be a folder to write to, or a link to one")
 
 
 # What each of the two programs that make .venv says once a python3 of this version was found good enough.
