@@ -677,9 +677,8 @@ def train(args, surrogate=surrogate):
         if not has_terminal and iteration % max(1, num_iterations // 10) == 0:
             print(f"step {global_step}, {scalars['charts/SPS']:.0f} steps/s, {progress_text}", flush=True)
     progress.close()
-    envs.close()
 
-    # Write the result now, before what can fail or take long.
+    # Write the model and the result now, before what can fail or take long.
     wall_time = time.time() - start_time
     final_return = None
     if final_returns and not divergence:
@@ -699,21 +698,28 @@ def train(args, surrogate=surrogate):
         "versions": versions,
     }
     writer.flush()
-    write_result(result, folder)
-
-    # Save, evaluate, close.
     if args.save_model and not divergence:
         torch.save({"agent": agent.cpu().state_dict(), "args": vars(args)}, folder / "agent.pt")
-        result["eval_returns"] = evaluate(folder / "agent.pt").tolist()
-        write_result(result, folder)
-        for episode, episodic_return in enumerate(result["eval_returns"]):
-            writer.add_scalar("eval/episodic_return", episodic_return, episode)
-    writer.close()
-    if args.track:
-        wandb.summary.update(result)
+    write_result(result, folder)
+
+    # Close, evaluate.
+    try:
+        envs.close()
+    finally:  # where close() fails, on a simulator or on the film of the last episode, its traceback comes last
+        if args.save_model and not divergence:
+            result["eval_returns"] = evaluate(folder / "agent.pt").tolist()
+            write_result(result, folder)
+            for episode, episodic_return in enumerate(result["eval_returns"]):
+                writer.add_scalar("eval/episodic_return", episodic_return, episode)
+        writer.close()
+        if args.track:
+            wandb.summary.update(result)
+        if divergence:
+            print(f"error: {divergence} is not finite at step {global_step}", file=sys.stderr)
+        else:
+            print(f"{folder}: final return {final_return}, params_sha256 {result['params_sha256']}")
     if divergence:
-        sys.exit(f"error: {divergence} is not finite at step {global_step}")
-    print(f"{folder}: final return {final_return}, params_sha256 {result['params_sha256']}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":
