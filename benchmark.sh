@@ -46,7 +46,7 @@ usage: ./benchmark.sh [quick] [flags] [-- sbatch options]
 The same command again resumes: complete runs are kept, the others start over. The first call installs into .venv.
   --tasks A,B         only these tasks (the tables at the top of this file have them)
   --variants A,B      only these: clip, klip, phi, kl_fixed, kl_adaptive; or NAME, for any script betas/NAME.py
-  --seeds 0,1         these seeds
+  --seeds 0,1         these seeds (or "0 1": in all three a blank separates as a comma does)
   --total-timesteps N steps of every run
   --script-args "..." more arguments for the scripts, e.g. --script-args "--save-model --clip-coef 0.1"
   --into NAME         into runs/NAME/, for example for runs with other --script-args
@@ -118,12 +118,15 @@ install() { # makes .venv and installs requirements.txt, unless that is done or 
   fi
   export PYTHON=.venv/bin/python
   ! cmp -s requirements.txt .venv/installed.txt || return 0
-  # The range for which MuJoCo and all other packages in requirements.txt have wheels.
+  # For 3.11 to 3.14 all packages in requirements.txt have wheels, for newer ones perhaps, as in tests/run.sh.
   local version
   version=$(python3 --version 2>&1) || true
+  version=${version##*$'\n'}
   case "$version" in
-    "Python 3."1[123].*) ;;
-    *) die "requirements.txt needs Python 3.11, 3.12 or 3.13 as python3, not ${version##*$'\n'}; or set PYTHON" ;;
+    "Python 3."1[1-4].*) ;;
+    "Python 3."1[5-9]* | "Python 3."[2-9][0-9]* | "Python "[4-9]*)
+      echo "requirements.txt is for Python 3.11 to 3.14 and may not install with $version" >&2 ;;
+    *) die "requirements.txt needs Python 3.11 or newer as python3, not $version; or set PYTHON" ;;
   esac
   echo "installing requirements.txt into .venv (once; some minutes, less if it is there)"
   python3 -m venv .venv || die "cannot make .venv (Debian and Ubuntu: apt install python3-venv)"
@@ -185,6 +188,7 @@ train() { # trains the runs of $todo, $workers at once; $failed gets a line for 
   local pending=$todo total ended=0 state line name left
   total=$(grep -c . <<< "$todo")
   workers=${workers:-$(cores)}
+  mkdir -p "$base/logs" 2> /dev/null || die "cannot make $base/logs: runs must be a folder to write to, or a link to one"
   command -v flock > /dev/null || echo "without flock (util-linux), two sweeps in one folder are not kept apart" >&2
   echo "$total runs to train, $workers at once"
   trap 'echo "stopped; the same command resumes" >&2; exit 130' INT TERM HUP
@@ -253,10 +257,11 @@ main() {
     shift
   done
   [ -z "$sweep" ] || { task_table=$QUICK_TASKS; seeds=${seeds:-$QUICK_SEEDS}; }
-  tasks=${tasks// /}
-  variants=${variants// /}
+  for word in tasks variants seeds; do # a,b and "a b" and "a, b" are the same two words
+    printf -v "$word" %s "${!word//[[:space:]]/,}"
+    case "${!word}" in "" | *[!,]*) ;; *) die "--$word needs a value" ;; esac
+  done
   seeds=${seeds:-$SEEDS}
-  seeds=${seeds// /}
   case "${into:+/$into/}" in
     *//* | */../* | */./*) die "--into $into: not a folder within runs/; a name such as mine or mine/first" ;;
   esac
@@ -264,6 +269,11 @@ main() {
   base=runs${prefix:+/$prefix}
   prefix=${prefix:+$prefix/}
   [ "${workers:-1}" -ge 1 ] 2> /dev/null || die "--workers must be a whole number of at least 1, not $workers"
+  for word in ${seeds//,/ }; do
+    case "$word" in
+      *[!0-9]* | 0?*) die "--seeds $word: no seed; seeds are whole numbers, written as 0,1,2" ;;
+    esac
+  done
   for word in ${tasks//,/ }; do
     in_table "$word" "$task_table" || die "--tasks $word: not in the table of tasks${sweep:+ of $sweep} in benchmark.sh; add a line for it"
   done

@@ -218,6 +218,9 @@ def make_env(env_id, render=False):
     try:
         env = gym.make(env_id, **options)
     except (gym.error.Error, ImportError) as error:
+        if "Box2D" in str(error):  # where it has no wheel, Gymnasium's own advice does not build it
+            build = "on Python 3.14 apt install swig g++ python3-dev, then pip install box2d-py==2.3.8"
+            fail(f"--env-id {env_id}: Box2D is not installed: pip install box2d==2.3.10; {build}")
         fail(f"--env-id {env_id}: {error}")
     if not isinstance(gym.spaces.flatten_space(env.observation_space), gym.spaces.Box):
         fail(f"--env-id {env_id}: observations that cannot be flattened to a vector: {env.observation_space}")
@@ -429,22 +432,23 @@ def is_folder_name(name):
 
 def make_run_folder(args):
     """Make a folder in runs/ that no other run has, and return the run's name."""
-    if args.run_name is not None:
-        if args.capture_video and Path("videos", args.run_name).exists():
-            fail(f"--run-name: videos/{args.run_name} exists; choose another name, or move it away")
-        try:
-            Path("runs", args.run_name).mkdir(parents=True)
-        except FileExistsError:
-            fail(f"--run-name: runs/{args.run_name} exists; choose another name, or move it away")
-        return args.run_name
+    if args.capture_video and os.path.lexists("videos") and not os.path.isdir("videos"):
+        fail("--capture-video: videos must be a folder, or a link to one; move it away")
+    if args.capture_video and args.run_name is not None and Path("videos", args.run_name).exists():
+        fail(f"--run-name: videos/{args.run_name} exists; choose another name, or move it away")
     unix_time = int(time.time())
     while True:
-        run_name = f"{args.env_id}__{args.exp_name}__{args.seed}__{unix_time}"
+        run_name = args.run_name or f"{args.env_id}__{args.exp_name}__{args.seed}__{unix_time}"
+        folder = Path("runs", run_name)
         try:
-            Path("runs", run_name).mkdir(parents=True)
+            folder.mkdir(parents=True)
             return run_name
-        except FileExistsError:  # another run of this name started in the same second
-            unix_time += 1
+        except OSError as error:
+            if not os.path.lexists(folder):  # runs may be a file, or a link to a folder that is gone
+                fail(f"cannot make {folder} ({error.strerror}): runs must be a folder to write to, or a link to one")
+        if args.run_name is not None:
+            fail(f"--run-name: {folder} exists; choose another name, or move it away")
+        unix_time += 1  # another run of this name started in the same second
 
 
 def first_bad_step(rewards, obs, next_obs):
@@ -793,9 +797,8 @@ def train(args, surrogate=surrogate):
         if not has_terminal and iteration % max(1, num_iterations // 10) == 0:
             print(f"step {global_step}, {scalars['charts/SPS']:.0f} steps/s, {progress_text}", flush=True)
     progress.close()
-    envs.close()
 
-    # Write the result now, before what can fail or take long.
+    # Write the model and the result now, before what can fail or take long.
     wall_time = time.time() - start_time
     final_return = None
     if final_returns and not divergence:
@@ -815,22 +818,29 @@ def train(args, surrogate=surrogate):
         "versions": versions,
     }
     writer.flush()
-    write_result(result, folder)
-
-    # Save, evaluate, close.
     if args.save_model and not divergence:
         stats = {name: torch.as_tensor(value) for name, value in vars(obs_stats).items()}
         torch.save({"agent": agent.cpu().state_dict(), "obs_stats": stats, "args": vars(args)}, folder / "agent.pt")
-        result["eval_returns"] = evaluate(folder / "agent.pt").tolist()
-        write_result(result, folder)
-        for episode, episodic_return in enumerate(result["eval_returns"]):
-            writer.add_scalar("eval/episodic_return", episodic_return, episode)
-    writer.close()
-    if args.track:
-        wandb.summary.update(result)
+    write_result(result, folder)
+
+    # Close, evaluate.
+    try:
+        envs.close()
+    finally:  # where close() fails, on a simulator or on the film of the last episode, its traceback comes last
+        if args.save_model and not divergence:
+            result["eval_returns"] = evaluate(folder / "agent.pt").tolist()
+            write_result(result, folder)
+            for episode, episodic_return in enumerate(result["eval_returns"]):
+                writer.add_scalar("eval/episodic_return", episodic_return, episode)
+        writer.close()
+        if args.track:
+            wandb.summary.update(result)
+        if divergence:
+            print(f"error: {divergence} is not finite at step {global_step}", file=sys.stderr)
+        else:
+            print(f"{folder}: final return {final_return}, params_sha256 {result['params_sha256']}")
     if divergence:
-        sys.exit(f"error: {divergence} is not finite at step {global_step}")
-    print(f"{folder}: final return {final_return}, params_sha256 {result['params_sha256']}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":
@@ -839,11 +849,13 @@ if __name__ == "__main__":
 
 # What `uv run` installs for this file alone: the first part of requirements.txt.
 # /// script
-# requires-python = ">=3.11,<3.14"
+# requires-python = ">=3.11"
 # dependencies = [
 #     "torch==2.13.0",
-#     "gymnasium[box2d,classic-control,mujoco]==1.4.0",
-#     "mujoco==3.6.0",
+#     'gymnasium[box2d,classic-control,mujoco]==1.4.0; python_version < "3.14"',
+#     'gymnasium[classic-control,mujoco]==1.4.0; python_version >= "3.14"',
+#     'mujoco==3.6.0; python_version < "3.14"',
+#     'mujoco==3.8.1; python_version >= "3.14"',
 #     "numpy==2.4.6",
 #     "tyro==1.0.17",
 #     "pydantic==2.14.3",

@@ -119,10 +119,9 @@ def differing(texts, sources):
     """The files that are not what the data give: by their text, and pictures by the hash of the runs in them, since
     their bytes depend on how matplotlib was built, too."""
     found = [path.name for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
-    for path in sorted((HERE / "pictures").glob("*.png")):
-        if path.stem not in sources or Image.open(path).text.get("Source") != sources[path.stem]:
-            found.append(path.name)
-    return found
+    stamps = {path.stem: Image.open(path).text.get("Source") for path in (HERE / "pictures").glob("*.png")}
+    names = sorted(stamps.keys() | sources.keys())
+    return found + [f"{name}.png" for name in names if stamps.get(name, ...) != sources.get(name, ...)]
 
 
 def main(check: bool = False):

@@ -42,7 +42,10 @@ class Copy:
         script.write_text(text.replace(before, after))
 
     def start(self, *arguments, **variables):
-        """Starts benchmark.sh, from another folder, as the leader of a session of its own."""
+        """Starts benchmark.sh, from another folder, as the leader of a session of its own.
+
+        It hears SIGHUP, which some tests send, also where the tests were started to ignore it (nohup).
+        """
         return subprocess.Popen(
             [str(self.program), *arguments],
             cwd="/",
@@ -51,6 +54,7 @@ class Copy:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
 
     def call(self, *arguments, **variables):

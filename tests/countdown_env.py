@@ -168,6 +168,20 @@ class Endless(Countdown):
         return np.full((64, 64, 3), self.step_count % 256, np.uint8)
 
 
+class Growing(Endless):
+    """Endless whose frames do not keep their size, so that no film can be made of them."""
+
+    def render(self):
+        return np.zeros((64 + 2 * self.step_count, 64, 3), np.uint8)
+
+
+class CloseFails(Countdown):
+    """Countdown that cannot be closed, as a simulator whose connection is gone."""
+
+    def close(self):
+        raise RuntimeError("not connected")
+
+
 class Spaces(gym.Env):
     """Has these spaces, and is never stepped."""
 
@@ -193,6 +207,8 @@ for name, (observation_space, action_space) in spaces.items():
 for suffix, kwargs in (("", {}), ("Discrete", {"discrete": True})):
     gym.register(f"Countdown{suffix}-v0", Countdown, kwargs=kwargs)
     gym.register(f"Endless{suffix}-v0", Endless, kwargs=kwargs)
+    gym.register(f"Growing{suffix}-v0", Growing, kwargs=kwargs)
+    gym.register(f"CloseFails{suffix}-v0", CloseFails, kwargs=kwargs)
     for fault in FAULTS:
         gym.register(f"Faulty{suffix}-{fault}-v0", Faulty, kwargs=kwargs | {"fault": fault})
     for habit in HABITS:

@@ -88,6 +88,24 @@ def test_filters(copy):
     assert copy.call("--dry-run", *other_ways) == copy.call("--dry-run", *filters, "--into", "of mine")
 
 
+@pytest.mark.parametrize("separator", [" ", ", ", " , ", ",,", "\n", "\t"])
+def test_blanks_separate_as_commas_do(copy, separator):
+    def planned(separator):
+        lists = {"--tasks": ("Hopper-v4", "CartPole-v1"), "--variants": ("clip", "phi"), "--seeds": ("1", "2", "3")}
+        arguments = [word for flag, words in lists.items() for word in (flag, separator.join(words))]
+        return copy.call("--dry-run", *arguments)
+
+    code, output = planned(separator)
+    assert code == 0 and output.count("\n") == 2 * 2 * 3, output
+    assert (code, output) == planned(",")
+
+
+def test_a_list_of_blanks_is_no_list(copy):
+    """It does not stand for all tasks, as an empty one would."""
+    code, output = copy.call("--dry-run", "--tasks", " ")
+    assert (code, output) == (2, "error: --tasks needs a value\n")
+
+
 def test_some_tasks_are_trained_only_where_they_are_named(copy):
     named = ("--dry-run", "--tasks", "Swimmer-v4,Reacher-v4", "--variants", "clip", "--seeds", "0")
     args = [parsed(command)[1] for command in copy.call(*named)[1].splitlines()]
@@ -147,6 +165,14 @@ def test_one_line_adds_a_task_and_one_a_variant(copy):
         ("knobs --variants phi", "knob"),
         ("quick --tasks Ant-v4", "quick"),
         ("--seeds 0,0", "a seed once"),
+        ("--seeds one", "--seeds one"),
+        ("--seeds 0,-1", "--seeds -1"),
+        ("--seeds 0-4", "--seeds 0-4"),
+        ("--seeds 1e3", "--seeds 1e3"),
+        ("--seeds 1,01", "--seeds 01"),
+        ("--seeds 0;1", "--seeds 0;1"),
+        ("--seeds ,", "--seeds needs a value"),
+        ("--tasks ,,", "--tasks needs a value"),
         ("--workers two", "--workers"),
         ("--workers", "--workers"),
         ("--script-args --seed=3", "seeds"),
@@ -162,7 +188,7 @@ def test_a_wrong_argument_is_one_line(copy, arguments, named):
 
 
 @pytest.mark.parametrize(
-    "arguments, named", [("--total-timesteps 100", "--total-timesteps"), ("--seeds one", "--seed")]
+    "arguments, named", [("--total-timesteps 100", "--total-timesteps"), (f"--seeds {2**32}", "│ seed ")]
 )
 def test_arguments_that_the_scripts_refuse_start_nothing(copy, arguments, named):
     code, output = copy.call(*FEW, *arguments.split())
@@ -176,17 +202,62 @@ def test_a_python_that_is_not_there_is_one_line(copy):
     assert not copy.runs.exists()
 
 
-@pytest.mark.parametrize("version", ["3.10.13", "3.14.0", "3.1.1"])
-def test_a_python_for_which_the_requirements_do_not_install_is_one_line(copy, tmp_path, version):
-    """That some Python of this machine is too old or too new cannot be relied on, so one only says that it is."""
-    path = only(tmp_path, "env", "bash", "basename", "dirname", "realpath", "cmp", "cat", "tr")
-    python = tmp_path / "bin" / "python3"
-    python.write_text(f"#!/bin/sh\necho Python {version}\n")
-    python.chmod(0o755)
-    code, output = copy.call(*PAIR, PYTHON="", PATH=path)
+@pytest.mark.parametrize("blocked_by", ["a dead link", "a file"])
+def test_a_runs_that_is_no_folder_is_one_line(copy, blocked_by):
+    if blocked_by == "a file":
+        copy.runs.touch()
+    else:
+        copy.runs.symlink_to(copy.folder / "gone")
+    code, output = copy.call(*PAIR)
     assert code == 2 and output.count("\n") == 1, output
-    assert f"Python 3.11, 3.12 or 3.13 as python3, not Python {version}" in output
-    assert not (copy.folder / ".venv").exists()
+    assert output.startswith("error: cannot make runs/logs: runs must be a folder to write to, or a link to one")
+
+
+# What each of the two programs that make .venv says once a python3 of this version was found good enough.
+GOES_ON = {"benchmark.sh": "cannot make .venv", "tests/run.sh": "needs Python's venv module"}
+UNTRIED = "requirements.txt is for Python 3.11 to 3.14 and may not install with Python "
+
+
+@pytest.fixture(params=GOES_ON)
+def with_python(request, copy, tmp_path):
+    """A function that calls one of them with a python3 that says its version and can do nothing else; (code, lines).
+
+    That some Python of this machine is too old or too new cannot be relied on.
+    """
+    (copy.folder / "tests").mkdir()
+    shutil.copy(ROOT / "tests" / "run.sh", copy.folder / "tests" / "run.sh")
+    path = only(tmp_path, "env", "bash", "basename", "dirname", "realpath", "cmp", "cat", "tr")
+    copy.program = copy.folder / request.param
+
+    def call(version):
+        python = tmp_path / "bin" / "python3"
+        python.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo Python {version}\n')
+        python.chmod(0o755)
+        code, output = copy.call(PYTHON="", PATH=path)
+        assert code == 2 and not (copy.folder / ".venv").exists(), output
+        return [line for line in output.splitlines() if not line.startswith("installing requirements.txt")]
+
+    call.goes_on = GOES_ON[request.param]
+    return call
+
+
+@pytest.mark.parametrize("version", ["3.10.13", "3.1.1", "2.7.18"])
+def test_a_python_that_is_too_old_is_one_line(with_python, version):
+    (line,) = with_python(version)
+    assert f"needs Python 3.11 or newer as python3, not Python {version}" in line
+
+
+@pytest.mark.parametrize("version", ["3.11.2", "3.13.0", "3.14.0", "3.14.0rc1"])
+def test_a_python_for_which_the_requirements_are_is_used(with_python, version):
+    (line,) = with_python(version)
+    assert with_python.goes_on in line
+
+
+@pytest.mark.parametrize("version", ["3.15", "3.15.0a1", "3.20.1", "4.0.0"])
+def test_a_newer_python_is_used_and_called_untried(with_python, version):
+    untried, line = with_python(version)
+    assert untried.endswith(UNTRIED + version)
+    assert with_python.goes_on in line
 
 
 def only(folder, *programs):

@@ -1,6 +1,8 @@
 """Runs that diverge, cannot be compiled, or cannot go on: what they say, and that only a whole run looks whole."""
 
+import contextlib
 import importlib
+import io
 import json
 import os
 import subprocess
@@ -9,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 import wandb_file
-from countdown_env import FAULTS, reward, who_of
+from countdown_env import FAULTS, CloseFails, Faulty, reward, who_of
 from helpers import FIELDS, KL_SCALAR, ONE_OF_EACH, ROOT, SHORT, Run, env_seeds, environment, run, task
 
 
@@ -18,17 +20,21 @@ def train(folder, script, **arguments):
     folder.mkdir()
     os.chdir(folder)
     module = importlib.import_module(script)
-    returncode, message = 0, ""
-    try:
-        module.train(module.Args(**{"run_name": "mine", "compile": False, "save_model": True} | arguments))
-    except SystemExit as end:
-        returncode, message = 1, end.code  # of a text Python makes a line on standard error and exit code 1
-    return Run(folder, returncode, "", message)
+    returncode = 0
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+        try:
+            module.train(module.Args(**{"run_name": "mine", "compile": False, "save_model": True} | arguments))
+        except SystemExit as end:
+            returncode = end.code
+        except Exception as error:
+            error.add_note(stderr.getvalue())  # what was said before
+            raise
+    return Run(folder, returncode, "", stderr.getvalue())
 
 
 def check_divergence(diverged, cause, step, batch):
     assert diverged.returncode == 1
-    assert diverged.stderr == f"error: {cause} is not finite at step {step}"
+    assert diverged.stderr == f"error: {cause} is not finite at step {step}\n"
     result = diverged.result
     assert list(result) == [*FIELDS, "versions"]
     assert (result["final_return"], result["diverged_at"], result["global_step"]) == (None, step, step)
@@ -95,6 +101,48 @@ def test_an_evaluation_ends_after_the_result_is_safe(script, tmp_path, monkeypat
     who = who_of(np.random.SeedSequence(0).spawn(4)[2].generate_state(1)[0])
     expected = [sum(reward(who, episode, step) for step in range(100)) for episode in range(1, 11)]
     assert done.result["eval_returns"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("script", ONE_OF_EACH)
+@pytest.mark.parametrize(
+    ("name", "usual", "error"), [("CloseFails", "Countdown", "not connected"), ("Growing", "Endless", "same size")]
+)
+@pytest.mark.filterwarnings("ignore:.*Unable to save last video")
+def test_a_finished_training_is_safe_where_closing_fails(script, name, usual, error, tmp_path, monkeypatch, capfd):
+    """The simulator's close(), or the film of an episode that had not ended. The error comes after all else."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib.import_module(script), "MAX_EVAL_STEPS", 20)
+    arguments = {"num_envs": 2, "num_steps": 16, "num_minibatches": 2, "total_timesteps": 64}
+    arguments["capture_video"] = name == "Growing"
+    with pytest.raises(Exception, match=error):
+        train(tmp_path / "fails", script, env_id=task(script, name), **arguments)
+    fails = Run(tmp_path / "fails", 1, *capfd.readouterr())
+    well = train(tmp_path / "well", script, env_id=task(script, usual), **arguments)
+    for field in ("global_step", "final_return", "params_sha256", "eval_returns"):
+        assert fails.result[field] == well.result[field]
+    assert {path.name.split(".")[0] for path in fails.folder.iterdir()} == {"events", "result", "agent"}
+    assert set(fails.scalars) == set(well.scalars) and "eval/episodic_return" in fails.scalars
+    assert f", params_sha256 {well.result['params_sha256']}\n" in fails.stdout
+
+
+@pytest.mark.parametrize("script", ONE_OF_EACH)
+def test_a_divergence_is_told_where_closing_fails(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Faulty, "close", CloseFails.close)
+    arguments = {"num_envs": 1, "num_steps": 16, "num_minibatches": 2, "total_timesteps": 64}
+    arguments |= {"env_id": task(script, "Faulty-reward"), "seed": seed_whose_last_environment_has_the_fault(1)}
+    with pytest.raises(RuntimeError, match="not connected") as error:
+        train(tmp_path / "run", script, **arguments)
+    diverged = Run(tmp_path / "run", 1, "", *error.value.__notes__)
+    check_divergence(diverged, "a reward or an observation of the environment", FAULTS["reward"][0], 16)
+
+
+def test_an_error_of_close_keeps_its_traceback(tmp_path):
+    arguments = ("--env-id", task("cartpole", "CloseFails"), "--total-timesteps", 512)
+    done = run(tmp_path, "ppo_klip_cartpole", *arguments)
+    assert done.returncode == 1 and done.result["final_return"] is not None
+    assert done.stderr.startswith("Traceback") and done.stderr.endswith("RuntimeError: not connected\n")
+    assert ": final return " in done.stdout
 
 
 def test_without_a_compiler_a_run_goes_on(tmp_path):

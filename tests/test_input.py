@@ -1,7 +1,9 @@
 """Bad input: a message that names the argument, exit code 2, no traceback, and nothing left behind."""
 
 import importlib
+import os
 import re
+import sys
 
 import pytest
 import torch
@@ -98,6 +100,21 @@ def test_a_task_that_is_none(script, env_id, named, refuse):
     assert named in line
 
 
+@pytest.mark.parametrize(
+    ("script", "env_id"), [("ppo_klip_continuous", "BipedalWalker-v3"), ("ppo_clip_cartpole", "LunarLander-v3")]
+)
+def test_without_box2d_it_says_how_to_install_it(script, env_id, refuse, monkeypatch):
+    """From Python 3.14 on it is not in requirements.txt, and what Gymnasium says does not build it."""
+    for name in list(sys.modules):
+        if name.startswith(("gymnasium.envs.box2d", "Box2D")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "Box2D", None)  # so that it cannot be imported
+    line = refuse(script, env_id=env_id)
+    assert line.startswith(f"error: --env-id {env_id}: Box2D is not installed: ")
+    assert "pip install box2d==2.3.10;" in line
+    assert "apt install swig g++ python3-dev, then pip install box2d-py==2.3.8" in line
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu(refuse):
     assert "--cuda" in refuse("ppo_clip_cartpole", cuda=True)
@@ -110,6 +127,32 @@ def test_a_folder_that_exists_is_left_alone(folder, tmp_path, refuse):
     (tmp_path / folder / "precious").write_text("precious")
     arguments = {"env_id": task("cartpole", "Endless"), "capture_video": folder.startswith("videos")}
     assert f"--run-name: {folder} exists" in refuse("ppo_clip_cartpole", run_name="a/mine", **arguments)
+
+
+@pytest.mark.parametrize("named", [(), ("--run-name", "group/mine")], ids=["unnamed", "named"])
+def test_a_link_to_a_folder_that_is_gone_is_one_line(named, tmp_path):
+    """As runs/ is where a scratch disk was purged. In a process of its own, which would not end by itself."""
+    (tmp_path / "runs").symlink_to(tmp_path / "gone")
+    done = run(tmp_path, "ppo_clip_cartpole", *named, "--total-timesteps", 512, timeout=60)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: cannot make runs/") and "runs must be a folder to write to, or a link to one" in line
+    assert os.listdir(tmp_path) == ["runs"]
+
+
+@pytest.mark.parametrize("run_name", [None, "mine"])
+@pytest.mark.parametrize("blocked", ["runs", "videos"])
+def test_a_file_where_a_folder_is_needed_is_one_line(blocked, run_name, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / blocked).touch()
+    module = importlib.import_module("ppo_clip_cartpole")
+    args = module.Args(env_id=task("cartpole", "Endless"), run_name=run_name, capture_video=True)
+    with pytest.raises(SystemExit) as end:
+        module.train(args)
+    assert end.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: ") and f"{blocked} must be a folder" in line
+    assert os.listdir(tmp_path) == [blocked]
 
 
 def test_an_error_of_the_users_environment_keeps_its_traceback(tmp_path):

@@ -9,7 +9,6 @@ import sys
 from types import SimpleNamespace
 
 import contest
-import data
 import estimates
 import numpy as np
 import pandas as pd
