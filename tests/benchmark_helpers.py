@@ -26,7 +26,7 @@ class Copy:
 
     def __init__(self, folder):
         self.folder = Path(folder) / "a copy"
-        (self.folder / "plots" / "results").mkdir(parents=True)
+        (self.folder / "plots").mkdir(parents=True)
         (self.folder / "tools").mkdir()
         for path in (*ROOT.glob("ppo_*.py"), ROOT / "benchmark.sh", ROOT / "tools" / "report.py"):
             shutil.copy(path, self.folder / path.relative_to(ROOT))

@@ -4,7 +4,6 @@ import json
 import os
 from pathlib import Path
 
-import collect
 import pytest
 import report
 
@@ -46,35 +45,6 @@ def test_a_diverged_run_is_complete_and_counted(tmp_path, result):
     row = report.summary(states)[1]
     assert f"{result['final_return']:.1f} ± 0.0" in row and "4 of 5, 1 diverged" in row
     assert report.remarks(states, ["diverged"])[0].startswith(f"diverged: {runs[3].name}: at step 128")
-
-
-@pytest.mark.parametrize("changes", [{}, {"run": "x"}, {"env_id": "x"}, {"seed": "1"}, {"script_sha256": "0"}])
-def test_what_the_data_set_has_is_collected(tmp_path, result, changes):
-    row = collect.run_row(run_of().name, result) | {"script_sha256": result["script_sha256"]} | changes
-    rows = {row["run"]: row}
-    assert report.inspect(run_of(), tmp_path, rows=rows).word == ("missing" if changes else "collected")
-    assert report.inspect(run_of(more=("--ent-coef", "0.1")), tmp_path, rows=rows).word == "missing"
-
-
-def test_a_collected_run_may_lack_an_argument_that_is_new(tmp_path, result):
-    """It was trained with what is the default now, if its version is the present one, or joined to it."""
-    arguments = {name: value for name, value in result["args"].items() if name != "ent_coef"}
-    rows = {run_of().name: collect.run_row(run_of().name, result | {"args": arguments})}
-    assert report.inspect(run_of(), tmp_path, rows=rows).word == "collected"
-    assert report.inspect(run_of(more=("--ent-coef", "0.1")), tmp_path, rows=rows).word == "missing"
-
-
-def test_a_version_that_trains_to_the_same_bits_is_the_same(tmp_path, monkeypatch, result):
-    """A run of the script as it was counts, collected or not, once same_training.csv joins the two versions."""
-    joins = tmp_path / "same_training.csv"
-    monkeypatch.setattr(report, "SAME_TRAINING", joins)
-    rows = {run_of().name: collect.run_row(run_of().name, result) | {"script_sha256": "old"}}
-    write(tmp_path / "runs", run_of(), result | {"script_sha256": "old"})
-    for num_envs, expected in (("1", ["missing", "differs"]), ("any", ["collected", "done"])):
-        row = f"ppo_clip_cartpole.py,old,{result['script_sha256']},{num_envs}"  # the run has four environments
-        joins.write_text(f"script,old_script_sha256,new_script_sha256,num_envs\n{row}\n")
-        states = report.inspect(run_of(), tmp_path, rows=rows), report.inspect(run_of(), tmp_path / "runs")
-        assert [state.word for state in states] == expected
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """benchmark.sh beside an undisturbed sweep: what a complete one says, and that a disturbed one loses nothing."""
 
 import contextlib
-import csv
 import os
 import random
 import shutil
@@ -12,7 +11,6 @@ import time
 
 import pytest
 from benchmark_helpers import CLIP, GATED, KLIP, PAIR, SHORT, Copy, kill_session, wait_for
-from collect import run_row
 from helpers import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds and kills processes through /proc")
@@ -161,18 +159,3 @@ def test_damaged_results_are_named_and_left_alone(copy, undisturbed):
         assert f"damaged: {path.parent.name}: " in summary
     assert [path.read_text() for path in others[:-1]] == list(contents)
     assert copy.starts() == undisturbed.starts()
-
-
-def test_what_is_collected_is_passed_over_if_asked(copy, undisturbed):
-    result = undisturbed.results()[CLIP]
-    row = {**run_row(CLIP, result), "script_sha256": result["script_sha256"]}
-    with (copy.folder / "plots" / "results" / "runs.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        writer.writeheader()
-        writer.writerow(row)
-    assert "2 runs: 2 missing" in copy.call(*PAIR, "--status")[1]
-    commands = copy.call(*PAIR, "--dry-run", "--skip-collected")[1]
-    assert commands.count("\n") == 1 and KLIP in commands
-    code, output = copy.call(*PAIR, "--skip-collected")
-    assert code == 0 and "2 runs: 1 collected, 1 done" in output and "0 of 1, 1 collected" in output, output
-    assert list(copy.results()) == [KLIP]

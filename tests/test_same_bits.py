@@ -128,30 +128,3 @@ def test_a_failing_training_is_a_difference(repository, compared, capsys):
     assert "failed now: RuntimeError: broken" in output
     assert f"{PHI} (cartpole): 1 environment: all 1 runs agree" in output
     assert repository.joins.read_bytes() == before
-
-
-def join(old, new, num_envs):
-    return {"script": "a.py", "old_script_sha256": old, "new_script_sha256": new, "num_envs": num_envs}
-
-
-def test_a_chain_is_as_wide_as_its_narrowest_link():
-    joins = [join("a", "b", "any"), join("c", "d", "any"), join("b", "c", "1"), join("x", "y", "1")]
-    for one, other, alone, several in (
-        ("a", "a", True, True),
-        ("a", "b", True, True),
-        ("d", "a", True, False),
-        ("d", "c", True, True),
-        ("a", "x", False, False),
-        ("y", "x", True, False),
-        ("unknown", "a", False, False),
-        ("unknown", "unknown", True, True),
-    ):
-        assert report.same_version(one, other, 1, joins) is alone, (one, other)
-        assert report.same_version(one, other, 4, joins) is several, (one, other)
-    assert report.version_names(1, joins)["d"] == "a"  # what the file mentions first, so that new rows change no name
-
-
-def test_a_wider_row_is_news_and_a_narrower_one_is_not():
-    assert not report.is_known(join("a", "b", "any"), [join("a", "b", "1")])
-    assert report.is_known(join("a", "b", "1"), [join("a", "b", "any")])
-    assert not report.is_known(join("b", "a", "1"), [join("a", "b", "any")])
