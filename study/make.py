@@ -22,7 +22,7 @@ sys.path[:0] = [str(HERE), str(ROOT / "plots"), str(ROOT / "tools"), str(ROOT)]
 import collect
 import compare
 import contest
-import data
+import dataset
 import design_axis
 import figures
 import pandas as pd
@@ -41,7 +41,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 def load():
     """The rows of runs.csv, the runs to compare, all runs, and the curves."""
-    rows, curves = data.load(HERE / "data")
+    rows, curves = dataset.load(HERE / "data")
     every_run = compare.typed(rows, paper.TASKS)
     runs, _, _ = compare.comparison(paper.not_apart(every_run))
     return rows, runs, every_run, curves
@@ -132,7 +132,7 @@ def main(check: bool = False):
     """
     rows, runs, every_run, curves = load()
     every_drawing = list(drawings(runs, every_run, curves))
-    sources = {name: data.sha256(rows, curves, shown["run"]) for name, _, shown in every_drawing}
+    sources = {name: dataset.sha256(rows, curves, shown["run"]) for name, _, shown in every_drawing}
     sources |= dict.fromkeys(THEORY)
     texts = documents(runs, every_run, curves) | {HERE / "reference.csv": reference(runs)}
     if check:

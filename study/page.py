@@ -32,7 +32,7 @@ sys.path[:0] = [str(HERE), str(ROOT / "plots"), str(ROOT / "tools"), str(ROOT)]
 
 import collect
 import compare
-import data
+import dataset
 import figures
 import paper
 import report
@@ -427,7 +427,7 @@ def as_json(value):
 
 
 def page(runs, curves, is_study=False):
-    """The page as text, of runs and curves as collect.load or data.load returns them."""
+    """The page as text, of runs and curves as collect.load or dataset.load returns them."""
     lines, means = learning_curves(runs, curves)
     every_run = compare.typed(runs, paper.TASKS)
     own = paper.not_apart(every_run) if is_study else every_run
@@ -467,7 +467,7 @@ def main(runs: tyro.conf.Positional[Path | None] = None, out: Path | None = None
         out: the file; if not given, plots/index.html in that folder, and page.html here for the study
     """
     if runs is None:
-        text = page(*data.load(HERE / "data"), is_study=True)
+        text = page(*dataset.load(HERE / "data"), is_study=True)
         out = out or Path("page.html")
     elif (runs / "plots" / "results" / "runs.csv").is_file():
         text = page(*collect.load(runs / "plots" / "results"))

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import collect
 import compare
-import data
+import dataset
 import numpy as np
 import page
 import pandas as pd
@@ -69,7 +69,7 @@ def write(path, runs, curves):
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     """A page of a part of the study's runs, of one that diverged, and of one whose script is not there."""
-    runs, curves = data.load(ROOT / "study" / "data")
+    runs, curves = dataset.load(ROOT / "study" / "data")
     kept = runs[runs["variant"].isin(SHOWN) & runs["seed"].isin(["0", "1"]) & (runs["env_id"] == "Hopper-v4")]
     kept = kept[~kept["run"].str.contains("/") | kept["run"].str.startswith("knobs/beta=3/")]
     curves = curves[curves["run"].isin(kept["run"])]
