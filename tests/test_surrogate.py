@@ -137,7 +137,7 @@ def test_beta_is_minus_w_times_advantage_where_killed_and_held_constant(script):
 
 def estimate(estimator, new_logprob, old_logprob):
     """One of kl_scalar's estimates of the KL from log-probabilities alone."""
-    return kl_scalar.kl_estimate(estimator, None, new_logprob, batch(kl_scalar, logprobs=old_logprob))
+    return kl_scalar.kl_estimate(estimator, None, new_logprob, batch(kl_scalar, old_logprobs=old_logprob))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_full_kl_is_that_of_torch_distributions(script, seed):
         old, new = (Normal(x.actor_mean(obs), x.actor_logstd.exp()) for x in (old_agent, agent))
         stored = {"old_mean": old.mean.detach(), "old_logstd": old_agent.actor_logstd.detach().expand(200, 6)}
         expected = kl_divergence(old, new).sum(-1)
-    old_policy = batch(module, obs=obs, logprobs=unused, **stored)
+    old_policy = batch(module, obs=obs, old_logprobs=unused, **stored)
     kl = module.kl_estimate("full", agent, unused, old_policy)
     torch.testing.assert_close(kl, expected, rtol=1e-11, atol=1e-11)
     params = [param for name, param in agent.named_parameters() if name.startswith("actor")]
