@@ -62,7 +62,7 @@ def test_a_film_is_one_episode(tmp_path):
     done = run(tmp_path, "ppo_klip_cartpole", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     lengths = {int(path.stem.split("-")[-1]): len(iio.imread(path)) for path in tmp_path.glob("videos/mine/*.mp4")}
-    assert lengths == {0: 1101, 1: 6, 8: 6}
+    assert lengths == {0: pytest.approx(1101, abs=1), 1: 6, 8: 6}  # a still picture may be left out
 
 
 @pytest.mark.parametrize("habit", ["Film", "Countdown"])
