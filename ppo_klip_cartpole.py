@@ -165,15 +165,6 @@ def make_env(env_id, render=False):
     return DropInfo(env if is_vector else gym.wrappers.FlattenObservation(env))
 
 
-def make_envs(args):
-    """The vector of environments to train in; the first one can render if videos are asked for."""
-    first_env = partial(make_env, args.env_id, render=args.capture_video)
-    other_env = partial(make_env, args.env_id)
-    env_fns = [first_env] + [other_env] * (args.num_envs - 1)
-    # copy=False is safe: the training loop stores an observation before the next step overwrites it.
-    return gym.vector.SyncVectorEnv(env_fns, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP, copy=False)
-
-
 class Agent(nn.Module):
     """Separate 64-64 tanh actor and critic; a categorical policy."""
 
@@ -206,7 +197,10 @@ def mlp(inputs, outputs, head_std):
 
 
 def numpy_actor(agent):
-    """A copy of agent.actor as a numpy function of obs (n, obs_dim), ten times as fast as torch for one obs."""
+    """A copy of agent.actor as a numpy function of obs (n, obs_dim), ten times as fast as torch for one obs.
+
+    It ends the program if the two are not one network: the rollout would then follow another policy than the update.
+    """
     layers = [layer for layer in agent.actor if isinstance(layer, nn.Linear)]
     weights = [layer.weight.detach().cpu().numpy().T.copy() for layer in layers]
     biases = [layer.bias.detach().cpu().numpy().copy() for layer in layers]
@@ -216,16 +210,11 @@ def numpy_actor(agent):
         hidden = np.tanh(hidden @ weights[1] + biases[1])
         return hidden @ weights[2] + biases[2]
 
-    return actor
-
-
-def check_numpy_actor(agent, actor, obs):
-    """End the program if the numpy copy of the actor is another network: it would collect off-policy data unnoticed."""
-    with torch.no_grad():
-        expected = agent.actor(obs).cpu().numpy()
-    actual = actor(obs.cpu().numpy())
-    if actual.shape != expected.shape or not np.allclose(actual, expected, rtol=1e-3, atol=1e-5):
+    some_obs = torch.linspace(-3, 3, layers[0].in_features)
+    expected = agent.actor(some_obs.to(layers[0].weight.device)).detach().cpu().numpy()
+    if not np.allclose(actor(some_obs.numpy()), expected, rtol=1e-3, atol=1e-5):
         fail("the networks of mlp() and numpy_actor() differ; what is changed in one must be changed in the other")
+    return actor
 
 
 def gae(rewards, values, next_values, terminations, dones, gamma, gae_lambda):
@@ -339,10 +328,9 @@ def compile_update(cuda):
 
 
 def keep_cheap_guards(guards):
-    """Tell torch.compile to check numbers and the lengths of lists at each call, but neither tensors nor networks.
+    """Tell torch.compile to check numbers and lists at each call, but neither tensors nor networks.
 
-    So a surrogate that remembers something, in a list or a number, is compiled anew at each call, and at the ninth one
-    torch.compile gives up with an error. Unchecked, the surrogate would stay as it was at the first call.
+    A surrogate that keeps a memory in one of them is compiled anew each time; torch.compile raises an error at the ninth.
     """
     return [guard.guard_type in ("CONSTANT_MATCH", "SEQUENCE_LENGTH") for guard in guards]
 
@@ -413,8 +401,8 @@ def make_run_folder(args):
             return run_name
         except OSError as error:
             if args.run_name or not folder.is_dir():
-                fail(f"--run-name: cannot make {folder} ({error}); choose another name, or move it away")
-            unix_time += 1  # another run of this name started in the same second
+                fail(f"--run-name: cannot make {folder} ({error}); choose another name, or another working folder")
+            unix_time += 1  # another run started in this second
 
 
 def train(args, surrogate=surrogate, sources=(__file__,)):
@@ -430,7 +418,11 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
 
     # Environments and networks.
     torch.set_num_threads(1)  # networks this small are slower on more threads
-    envs = make_envs(args)
+    first_env = partial(make_env, args.env_id, render=args.capture_video)
+    other_envs = [partial(make_env, args.env_id)] * (args.num_envs - 1)
+    same_step = gym.vector.AutoresetMode.SAME_STEP
+    # copy=False is safe: the loop below stores an observation before the next step overwrites it.
+    envs = gym.vector.SyncVectorEnv([first_env, *other_envs], autoreset_mode=same_step, copy=False)
     obs_dim = envs.single_observation_space.shape[0]
     num_actions = int(envs.single_action_space.n)
     first_action = int(envs.single_action_space.start)
@@ -539,8 +531,6 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
         # Values, log-probabilities, advantages and returns, each in one batch.
         batch_obs = torch.as_tensor(obs, device=device).flatten(0, 1)
         batch_actions = torch.as_tensor(actions, device=device).flatten(0, 1)
-        if iteration <= 2:  # twice: at first all biases are 0, and a mistake with them would not show
-            check_numpy_actor(agent, actor, batch_obs)
         with torch.no_grad():
             old_logprobs, _, old_values = agent(batch_obs, batch_actions)
             next_values = agent.critic(torch.as_tensor(next_obs, device=device)).squeeze(-1).cpu().numpy()

@@ -17,7 +17,6 @@ TASK_SPECIFIC = {
     "Args": "defaults",
     "Agent": "categorical policy",
     "numpy_actor": "the actor's name",
-    "check_numpy_actor": "the actor's name",
     "make_env": "which action spaces are refused",
     "RunningStats": "normalisation, which cartpole has none of",
     "scale": "normalisation",
