@@ -1,102 +1,81 @@
-"""PPO-Clip, the min form, for continuous actions, in the manner of CleanRL (Huang et al. 2022).
+"""PPO-Clip for continuous actions, in the manner of CleanRL (Huang et al. 2022).
 
 Maximises, per sample, with the ratio w = π_new(a|s) / π_old(a|s) and the advantage Â,
 
     min(w Â, clip(w, 1-ε, 1+ε) Â)                                    (Schulman et al. 2017, eq. 7)
 
-Theorem 1 (Colletti & Holzinger 2026, arXiv 2606.23932): this has the same gradient as a KL penalty whose coefficient
-varies per sample, w Â - β_t kl. There kl = -log w is a sample of KL(π_old ‖ π_new), and β_t, not differentiated, is
--w Â on I_kill, the samples that the clip silences (w > 1+ε and Â > 0, or w < 1-ε and Â < 0), and 0 on all others.
+The clip switches a sample off once w has gone where Â pushes it and left the band [1-ε, 1+ε]: the sample is in I_kill
+if w > 1+ε and Â > 0, or w < 1-ε and Â < 0. On all others the gradient is that of w Â.
 
-With one seed and on one machine, ppo_clip, ppo_phi and ppo_klip end with the same parameters, bit for bit
-(params_sha256), if a minibatch has 2^k samples: the factor 1/N of its mean is then exact (docs/exactness.md).
+So the clip is a KL penalty whose coefficient varies per sample (Theorem 1 of Colletti & Holzinger 2026, arXiv
+2606.23932): w Â - β_t kl has the same gradient, where kl = -log w is a sample of KL(π_old ‖ π_new) and β_t, held
+constant, is -w Â on I_kill and 0 elsewhere. ppo_klip_*.py trains that. From the same seed on the same machine both end
+with the same parameters, bit for bit (params_sha256), if a minibatch has 2^k samples: docs/exactness.md says why.
 
-docs/cleanrl.md says what differs from CleanRL, and why.
+docs/cleanrl.md says what differs from CleanRL.
 
     python ppo_clip_continuous.py --env-id HalfCheetah-v4 --seed 0
     diff ppo_clip_continuous.py ppo_klip_continuous.py
 """
 
-import ast
-import copy
 import hashlib
 import json
 import math
 import os
-import platform
-import re
+import shutil
 import sys
+import sysconfig
 import time
+import traceback
 import warnings
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
-from pydantic.dataclasses import dataclass
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-ADAM_BETA1 = 0.9
-ADAM_BETA2 = 0.999
-ADAM_EPS = 1e-5
-ADVANTAGE_EPS = 1e-8  # keeps a division by the standard deviation of advantages finite
-MIN_VARIANCE = 1e-8  # the least variance by which observations and rewards are scaled
-NORM_CLIP = 10.0  # the largest normalised observation or scaled reward
-MAX_EVAL_STEPS = 10_000  # the longest episode of an evaluation; some environments never end one
-MAX_VIDEO_STEPS = 1_000  # the longest video; its frames are kept in memory
-
 warnings.filterwarnings("ignore", message=".*out of date")  # the paper's tasks are v4
 
 
-@dataclass(config={"allow_inf_nan": False})
+@dataclass
 class Args:
     exp_name: str = Path(__file__).stem  # the name of this experiment
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # seed of the experiment
-    torch_deterministic: bool = True  # the value of `torch.backends.cudnn.deterministic`, as in CleanRL
+    seed: int = 0  # seed of the experiment
     cuda: bool = False  # update the networks on the GPU (networks this small are faster on a CPU)
     compile: bool = True  # compile the minibatch update as one graph
     track: bool = False  # track the run with Weights & Biases (offline with WANDB_MODE=offline)
     wandb_project_name: str = "klip-ppo"  # the W&B project
     wandb_entity: str | None = None  # the W&B entity (team)
     capture_video: bool = False  # record videos of the agent (in `videos/{run_name}`)
-    save_model: bool = False  # save `agent.pt` in the run's folder and evaluate it for 10 episodes
+    save_model: bool = False  # save `agent.pt` in the run's folder (tools/evaluate.py plays it)
     run_name: str | None = None  # folder in `runs/`; `{env_id}__{exp_name}__{seed}__{unix time}` if not given
 
     env_id: str = "HalfCheetah-v4"  # the id of the environment
-    total_timesteps: PositiveInt = 1_000_000  # total environment steps, rounded down to whole rollouts
-    learning_rate: PositiveFloat = 3e-4  # the learning rate of Adam
-    num_envs: PositiveInt = 1  # the number of environments stepped side by side
-    num_steps: PositiveInt = 2048  # the number of steps in each environment per rollout
+    total_timesteps: int = 1_000_000  # total environment steps, rounded down to whole rollouts
+    learning_rate: float = 3e-4  # the learning rate of Adam
+    num_envs: int = 1  # the number of environments stepped side by side
+    num_steps: int = 2048  # the number of steps in each environment per rollout
     anneal_lr: bool = True  # anneal the learning rate linearly to 0
-    gamma: Annotated[float, Field(ge=0, le=1)] = 0.99  # the discount factor γ
-    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95  # the λ of generalised advantage estimation
-    num_minibatches: PositiveInt = 32  # minibatches per epoch (of 2^k samples, so that clip and klip agree to the bit)
-    update_epochs: PositiveInt = 10  # the number of epochs per rollout
+    gamma: float = 0.99  # the discount factor γ
+    gae_lambda: float = 0.95  # the λ of generalised advantage estimation
+    num_minibatches: int = 32  # minibatches per epoch (of 2^k samples, so that clip and klip agree to the bit)
+    update_epochs: int = 10  # the number of epochs per rollout
     norm_adv: Literal["rollout", "minibatch", "none"] = "rollout"  # over what to normalise advantages
-    clip_coef: Annotated[float, Field(gt=0, lt=1)] = 0.2  # ε, the half width of the band [1-ε, 1+ε]
-    clip_vloss: bool = True  # clip the value loss, also at ε
-    ent_coef: NonNegativeFloat = 0.0  # the weight of the entropy bonus
-    vf_coef: NonNegativeFloat = 0.5  # the weight of the value loss
-    max_grad_norm: PositiveFloat = 0.5  # the maximum norm of the gradient
-    target_kl: PositiveFloat | None = None  # stop updating on a rollout after an epoch whose mean KL is above this
-
-    def __post_init__(self):
-        batch_size = self.num_envs * self.num_steps
-        if batch_size % self.num_minibatches:
-            raise ValueError(f"--num-minibatches must divide num_envs * num_steps = {batch_size}")
-        if self.total_timesteps < batch_size:
-            raise ValueError(f"--total-timesteps must be at least one rollout, num_envs * num_steps = {batch_size}")
-        if not is_folder_name(self.exp_name):
-            raise ValueError(f"--exp-name must name a folder below runs/, not {self.exp_name!r}")
-        if self.run_name is not None and not is_folder_name(self.run_name):
-            raise ValueError(f"--run-name must name a folder below runs/, not {self.run_name!r}")
+    clip_coef: float = 0.2  # ε, the half width of the band [1-ε, 1+ε]
+    clip_vloss: bool = True  # clip the value loss
+    vloss_clip_coef: float | None = None  # ε of the clipped value loss; clip_coef if not given
+    ent_coef: float = 0.0  # the weight of the entropy bonus
+    vf_coef: float = 0.5  # the weight of the value loss
+    max_grad_norm: float = 0.5  # the maximum norm of the gradient
+    target_kl: float | None = None  # stop updating on a rollout after an epoch whose mean KL is above this
 
 
 def surrogate(new_logprob, old_logprob, advantages, clip_coef):
@@ -104,6 +83,83 @@ def surrogate(new_logprob, old_logprob, advantages, clip_coef):
     ratio = (new_logprob - old_logprob).exp()
     clipped_ratio = ratio.clamp(1 - clip_coef, 1 + clip_coef)
     return torch.min(ratio * advantages, clipped_ratio * advantages)
+
+
+def check(args):
+    """End the program with one line if an argument has a value that nothing can be trained with."""
+    batch_size = args.num_envs * args.num_steps
+    requirements = {
+        "exp_name": (is_folder_name(args.exp_name), "name a folder below runs/"),
+        "seed": (0 <= args.seed < 2**32, "lie in [0, 2^32)"),
+        "run_name": (args.run_name is None or is_folder_name(args.run_name), "name a folder below runs/"),
+        "learning_rate": (0 < args.learning_rate < math.inf, "lie in (0, inf)"),
+        "num_envs": (args.num_envs >= 1, "be at least 1"),
+        "num_steps": (args.num_steps >= 1, "be at least 1"),
+        "total_timesteps": (args.total_timesteps >= batch_size, f"be at least one rollout, {batch_size} steps"),
+        "gamma": (0 <= args.gamma <= 1, "lie in [0, 1]"),
+        "gae_lambda": (0 <= args.gae_lambda <= 1, "lie in [0, 1]"),
+        "num_minibatches": (
+            args.num_minibatches >= 1 and batch_size % args.num_minibatches == 0,
+            f"divide num_envs * num_steps = {batch_size}",
+        ),
+        "update_epochs": (args.update_epochs >= 1, "be at least 1"),
+        "clip_coef": (0 < args.clip_coef < 1, "lie in (0, 1)"),
+        "vloss_clip_coef": (args.vloss_clip_coef is None or 0 < args.vloss_clip_coef < math.inf, "lie in (0, inf)"),
+        "ent_coef": (0 <= args.ent_coef < math.inf, "lie in [0, inf)"),
+        "vf_coef": (0 <= args.vf_coef < math.inf, "lie in [0, inf)"),
+        "max_grad_norm": (0 < args.max_grad_norm < math.inf, "lie in (0, inf)"),
+        "target_kl": (args.target_kl is None or 0 < args.target_kl < math.inf, "lie in (0, inf)"),
+    }
+    for name, (is_met, requirement) in requirements.items():
+        if not is_met:
+            fail(f"--{name.replace('_', '-')} must {requirement}, not {getattr(args, name)!r}")
+
+
+def is_folder_name(name):
+    """Whether a name, such as mine or mine/first, leads to a folder below runs/: no absolute path, and no .. in it."""
+    path = Path(name)
+    return len(path.parts) > 0 and not path.is_absolute() and ".." not in path.parts
+
+
+def fail(message):
+    """End the program with one line on standard error and exit code 2."""
+    print("error:", message, file=sys.stderr)
+    sys.exit(2)
+
+
+class DropInfo(gym.Wrapper):
+    """Drop the environment's info, which nothing here reads: merging that of all environments takes a tenth of a step.
+
+    Copy observations: the vector environment keeps an episode's last one while it resets the environment, and that may
+    return the same array each time.
+    """
+
+    def reset(self, **kwargs):
+        obs, _ = self.env.reset(**kwargs)
+        return np.array(obs), {}
+
+    def step(self, action):
+        obs, reward, termination, truncation, _ = self.env.step(action)
+        return np.array(obs), reward, termination, truncation, {}
+
+
+def make_env(env_id, render=False):
+    """Make one environment whose observations are vectors. End the program if this script cannot train on it."""
+    options = {"render_mode": "rgb_array"} if render else {}
+    try:
+        env = gym.make(env_id, **options)
+    except (gym.error.Error, ImportError) as error:
+        fail(f"--env-id {env_id}: {error}")
+    except Exception:
+        if "gl_context.py" not in traceback.format_exc():  # MuJoCo's file that loads the renderer
+            raise
+        fail(f"--env-id {env_id}: MuJoCo cannot load MUJOCO_GL={os.environ.get('MUJOCO_GL')}; unset it, or set egl")
+    if not isinstance(gym.spaces.flatten_space(env.observation_space), gym.spaces.Box):
+        fail(f"--env-id {env_id}: observations that cannot be flattened to a vector: {env.observation_space}")
+    if not isinstance(env.action_space, gym.spaces.Box) or env.action_space.dtype.kind != "f":
+        fail(f"--env-id {env_id}: actions must be a float Box (ppo_*_cartpole.py: Discrete), not {env.action_space}")
+    is_vector = isinstance(env.observation_space, gym.spaces.Box) and len(env.observation_space.shape) == 1
+    return DropInfo(env if is_vector else gym.wrappers.FlattenObservation(env))
 
 
 class Agent(nn.Module):
@@ -140,7 +196,10 @@ def mlp(inputs, outputs, head_std):
 
 
 def numpy_actor(agent):
-    """A copy of agent.actor_mean as a numpy function of obs (n, obs_dim), ten times as fast as torch for one obs."""
+    """A copy of agent.actor_mean as a numpy function of obs (n, obs_dim), ten times as fast as torch for one obs.
+
+    It ends the program if the two are not one network: the rollout would then follow another policy than the update.
+    """
     layers = [layer for layer in agent.actor_mean if isinstance(layer, nn.Linear)]
     weights = [layer.weight.detach().cpu().numpy().T.copy() for layer in layers]
     biases = [layer.bias.detach().cpu().numpy().copy() for layer in layers]
@@ -150,71 +209,11 @@ def numpy_actor(agent):
         hidden = np.tanh(hidden @ weights[1] + biases[1])
         return hidden @ weights[2] + biases[2]
 
-    return actor
-
-
-def check_numpy_actor(agent, actor, obs):
-    """End the program if the numpy copy of the actor is another network: it would collect off-policy data unnoticed."""
-    with torch.no_grad():
-        expected = agent.actor_mean(obs).cpu().numpy()
-    actual = actor(obs.cpu().numpy())
-    if actual.shape != expected.shape or not np.allclose(actual, expected, rtol=1e-3, atol=1e-5):
+    some_obs = torch.linspace(-3, 3, layers[0].in_features)
+    expected = agent.actor_mean(some_obs.to(layers[0].weight.device)).detach().cpu().numpy()
+    if not np.allclose(actor(some_obs.numpy()), expected, rtol=1e-3, atol=1e-5):
         fail("the networks of mlp() and numpy_actor() differ; what is changed in one must be changed in the other")
-
-
-def fail(message):
-    """End the program with one line on standard error and exit code 2."""
-    print("error:", message, file=sys.stderr)
-    sys.exit(2)
-
-
-class DropInfo(gym.Wrapper):
-    """Drop the environment's info: nothing here reads it, and merging that of all environments takes a tenth of a step.
-
-    Copy observations: at an episode's end the vector environment keeps the last one, as final_obs for train, while it
-    resets the environment. One that returns the same array each time would overwrite it.
-    """
-
-    def reset(self, **kwargs):
-        obs, _ = self.env.reset(**kwargs)
-        return np.array(obs), {}
-
-    def step(self, action):
-        obs, reward, termination, truncation, _ = self.env.step(action)
-        return np.array(obs), reward, termination, truncation, {}
-
-
-def make_env(env_id, render=False):
-    """Make one environment whose observations are vectors. End the program if this script cannot train on it."""
-    options = {"render_mode": "rgb_array"} if render else {}
-    try:
-        env = gym.make(env_id, **options)
-    except (gym.error.Error, ImportError) as error:
-        if "Box2D" in str(error):  # where it has no wheel, Gymnasium's own advice does not build it
-            build = "on Python 3.14 apt install swig g++ python3-dev, then pip install box2d-py==2.3.8"
-            fail(f"--env-id {env_id}: Box2D is not installed: pip install box2d==2.3.10; {build}")
-        fail(f"--env-id {env_id}: {error}")
-    if not isinstance(gym.spaces.flatten_space(env.observation_space), gym.spaces.Box):
-        fail(f"--env-id {env_id}: observations that cannot be flattened to a vector: {env.observation_space}")
-    if not isinstance(env.action_space, gym.spaces.Box) or env.action_space.dtype.kind != "f":
-        fail(f"--env-id {env_id}: actions must be a float Box (ppo_*_cartpole.py: Discrete), not {env.action_space}")
-    if render:
-        env.reset()
-        try:
-            env.render()
-        except Exception as error:  # every renderer has errors of its own
-            fail(f"--capture-video: cannot render ({error!r}); set MUJOCO_GL=egl, or leave it out")
-    is_vector = isinstance(env.observation_space, gym.spaces.Box) and len(env.observation_space.shape) == 1
-    return DropInfo(env if is_vector else gym.wrappers.FlattenObservation(env))
-
-
-def make_envs(args):
-    """The vector of environments to train in; the first one can render if videos are asked for."""
-    first_env = partial(make_env, args.env_id, render=args.capture_video)
-    other_env = partial(make_env, args.env_id)
-    env_fns = [first_env] + [other_env] * (args.num_envs - 1)
-    # copy=False is safe: the training loop stores an observation before the next step overwrites it.
-    return gym.vector.SyncVectorEnv(env_fns, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP, copy=False)
+    return actor
 
 
 class RunningStats:
@@ -236,13 +235,17 @@ class RunningStats:
         self.m2 = self.m2 + (delta * (x - self.mean)).sum(0)
 
     def normalise(self, x):
-        """Standardise x (n, *shape) and clip it to ±NORM_CLIP."""
-        std = np.sqrt(np.maximum(self.m2 / self.count, MIN_VARIANCE))
-        return ((x - self.mean) / std).clip(-NORM_CLIP, NORM_CLIP)
+        """Standardise x (n, *shape) and clip it to ±10."""
+        return scale(x - self.mean, self.m2 / self.count)
+
+
+def scale(x, variance):
+    """Divide x by the standard deviation and clip it to ±10. A variance near 0 counts as 1e-8."""
+    return (x / np.sqrt(np.maximum(variance, 1e-8))).clip(-10, 10)
 
 
 def scale_rewards(stats, rewards, dones, discounted_returns, gamma):
-    """Divide rewards (T, n) by the standard deviation of the discounted returns up to each step; clip to ±NORM_CLIP.
+    """Divide rewards (T, n) by the standard deviation of the discounted returns up to each step; clip to ±10.
 
     discounted_returns (n,) holds each environment's running discounted return, and stats their mean and variance. Both
     are updated in place and carry over to the next rollout.
@@ -264,8 +267,8 @@ def scale_rewards(stats, rewards, dones, discounted_returns, gamma):
     stats.mean = stats.mean + delta_sums[-1] / counts[-1]
     stats.m2 = m2[-1]
     stats.count = int(counts[-1])
-    std = np.sqrt(np.maximum(m2 / counts, MIN_VARIANCE))
-    return (rewards / std[:, None]).clip(-NORM_CLIP, NORM_CLIP)
+    variances = m2 / counts
+    return scale(rewards, variances[:, None])
 
 
 def gae(rewards, values, next_values, terminations, dones, gamma, gae_lambda):
@@ -289,28 +292,14 @@ class Batch(NamedTuple):
 
     obs: torch.Tensor
     actions: torch.Tensor
-    logprobs: torch.Tensor
+    old_logprobs: torch.Tensor
     advantages: torch.Tensor
     returns: torch.Tensor
-    values: torch.Tensor
+    old_values: torch.Tensor
 
     def select(self, index):
         """The Batch of the samples that index, a tensor or a slice, selects."""
         return Batch(*(tensor[index] for tensor in self))
-
-
-def zero_batch(size, envs, device):
-    """A Batch of this many samples, all zero, with the environments' shapes, for compile_update to try update on."""
-    obs_dim = envs.single_observation_space.shape[0]
-    action_dim = math.prod(envs.single_action_space.shape)
-    return Batch(
-        obs=torch.zeros(size, obs_dim, device=device),
-        actions=torch.zeros(size, action_dim, device=device),
-        logprobs=torch.zeros(size, device=device),
-        advantages=torch.zeros(size, device=device),
-        returns=torch.zeros(size, device=device),
-        values=torch.zeros(size, device=device),
-    )
 
 
 class Adam:
@@ -325,32 +314,37 @@ class Adam:
         self.exp_avg_sqs = [torch.zeros_like(param) for param in params]
         self.step_count = torch.zeros((), dtype=torch.float64, device=params[0].device)
 
-    def step(self, params, grads, learning_rate, max_grad_norm):
+    def step(self, params, grads, learning_rate, max_grad_norm, beta1=0.9, beta2=0.999, eps=1e-5):
         grad_norm = torch.sqrt(sum((grad**2).sum() for grad in grads))
-        scale = (max_grad_norm / (grad_norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+        shrinkage = (max_grad_norm / (grad_norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
         self.step_count += 1
-        step_size = learning_rate / (1 - ADAM_BETA1**self.step_count)
-        correction = torch.sqrt(1 - ADAM_BETA2**self.step_count)
+        step_size = learning_rate / (1 - beta1**self.step_count)
+        correction = torch.sqrt(1 - beta2**self.step_count)
         for param, grad, exp_avg, exp_avg_sq in zip(params, grads, self.exp_avgs, self.exp_avg_sqs, strict=True):
-            clipped_grad = grad * scale
-            exp_avg.lerp_(clipped_grad, 1 - ADAM_BETA1)
-            exp_avg_sq.mul_(ADAM_BETA2).addcmul_(clipped_grad, clipped_grad, value=1 - ADAM_BETA2)
-            param.sub_(step_size * exp_avg / (exp_avg_sq.sqrt() / correction + ADAM_EPS))
+            clipped_grad = grad * shrinkage
+            exp_avg.lerp_(clipped_grad, 1 - beta1)
+            exp_avg_sq.mul_(beta2).addcmul_(clipped_grad, clipped_grad, value=1 - beta2)
+            param.sub_(step_size * exp_avg / (exp_avg_sq.sqrt() / correction + eps))
 
 
-def update(args, surrogate, agent, adam, learning_rate, clip_coef, minibatch):
+def update(args, surrogate, agent, adam, learning_rate, clip_coef, vloss_clip_coef, minibatch):
     """Take one step of Adam on one minibatch. Returns log w (N,) and the policy loss, value loss and entropy (3,)."""
-    new_logprobs, entropy, values = agent(minibatch.obs, minibatch.actions)
-    log_ratio = new_logprobs - minibatch.logprobs
+    new_logprobs, entropy, new_values = agent(minibatch.obs, minibatch.actions)
+    old_logprobs = minibatch.old_logprobs
+    log_ratio = new_logprobs - old_logprobs
 
     # The surrogate is computed in float64. In float32, w Â and clip(w) Â can round to the same number just outside the
     # band. There ppo_clip's torch.min passes on half of the gradient, but ppo_phi and ppo_klip all or none of it.
-    objective = surrogate(new_logprobs.double(), minibatch.logprobs.double(), minibatch.advantages.double(), clip_coef)
+    advantages = minibatch.advantages.double()
+    objective = surrogate(new_logprobs.double(), old_logprobs.double(), advantages, clip_coef)
+    if objective.shape != log_ratio.shape:
+        raise ValueError(f"the surrogate must return shape {tuple(log_ratio.shape)}, not {tuple(objective.shape)}")
     policy_loss = -objective.mean().float()
 
-    value_error = (values - minibatch.returns) ** 2
+    value_error = (new_values - minibatch.returns) ** 2
     if args.clip_vloss:
-        clipped_values = minibatch.values + (values - minibatch.values).clamp(-clip_coef, clip_coef)
+        change = (new_values - minibatch.old_values).clamp(-vloss_clip_coef, vloss_clip_coef)
+        clipped_values = minibatch.old_values + change
         value_error = torch.max(value_error, (clipped_values - minibatch.returns) ** 2)
     value_loss = 0.5 * value_error.mean()
 
@@ -363,64 +357,36 @@ def update(args, surrogate, agent, adam, learning_rate, clip_coef, minibatch):
     return log_ratio.detach(), torch.stack([policy_loss, value_loss, entropy_mean]).detach()
 
 
-def compile_update(args, *inputs):
-    """Compile update as one graph, and try it out on copies of these inputs.
-
-    If that fails, say so and return update itself. A mistake in the surrogate then raises its own traceback at the
-    first update.
-    """
-    try:
-        torch._dynamo.reset()  # without it, a second train() in one process would use the first one's surrogate
-        torch._dynamo.config.trace_autograd_ops = True  # lets torch.autograd.grad be part of the graph
-        # Kernels are called from C++, and tensors are not checked at each call: both together 1.3 times as fast.
-        # Remove guard_filter_fn if a tensor's shape or dtype changes between calls.
-        options = {"cpp_wrapper": not args.cuda, "guard_filter_fn": keep_guards_on_constants}
-        compiled_update = torch.compile(update, fullgraph=True, dynamic=False, options=options)
-        compiled_update(args, *copy.deepcopy(inputs))
-    except Exception as error:  # torch's versions and compilers fail in many ways
-        reason = "no C++ compiler, a damaged cache (TORCHINDUCTOR_CACHE_DIR), or not one graph"
-        print(f"--compile is off: {reason} ({type(error).__name__})", file=sys.stderr)
+def compile_update(cuda):
+    """update, compiled as one graph at its first call; not compiled where torch.compile lacks what it needs."""
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not shutil.which(compiler) or not header.is_file():
+        print(f"--compile is off: it needs a C++ compiler ({compiler}) and {header}", file=sys.stderr)
         return update
-    return compiled_update
+    torch._dynamo.reset()  # without it, a second train() in one process would use the first one's surrogate
+    torch._dynamo.config.trace_autograd_ops = True  # lets torch.autograd.grad be part of the graph
+    # Kernels are called from C++, and tensors are not checked at each call: both together 1.3 times as fast.
+    # Remove guard_filter_fn if a tensor's shape or dtype changes between calls.
+    options = {"cpp_wrapper": not cuda, "guard_filter_fn": keep_cheap_guards}
+    compiled_update = torch.compile(update, fullgraph=True, dynamic=False, options=options)
 
-
-def keep_guards_on_constants(guards):
-    """Tell torch.compile to check constants, such as numbers, at each call, but neither tensors nor the surrogate."""
-    return [guard.guard_type == "CONSTANT_MATCH" for guard in guards]
-
-
-def is_folder_name(name):
-    """Whether a name, such as mine or mine/first, leads to a folder below runs/: no absolute path, and no .. in it."""
-    path = Path(name)
-    return len(path.parts) > 0 and not path.is_absolute() and ".." not in path.parts
-
-
-def make_run_folder(args):
-    """Make a folder in runs/ that no other run has, and return the run's name."""
-    if args.capture_video and os.path.lexists("videos") and not os.path.isdir("videos"):
-        fail("--capture-video: videos must be a folder, or a link to one; move it away")
-    if args.capture_video and args.run_name is not None and Path("videos", args.run_name).exists():
-        fail(f"--run-name: videos/{args.run_name} exists; choose another name, or move it away")
-    unix_time = int(time.time())
-    while True:
-        run_name = args.run_name or f"{args.env_id}__{args.exp_name}__{args.seed}__{unix_time}"
-        folder = Path("runs", run_name)
+    def update_with_note(*inputs):
         try:
-            folder.mkdir(parents=True)
-            return run_name
-        except OSError as error:
-            if not os.path.lexists(folder):  # runs may be a file, or a link to a folder that is gone
-                fail(f"cannot make {folder} ({error.strerror}): runs must be a folder to write to, or a link to one")
-        if args.run_name is not None:
-            fail(f"--run-name: {folder} exists; choose another name, or move it away")
-        unix_time += 1  # another run of this name started in the same second
+            return compiled_update(*inputs)
+        except Exception as error:
+            error.add_note("This is the compiled update. --no-compile trains without compiling, to other bits.")
+            raise
+
+    return update_with_note
 
 
-def first_bad_step(rewards, obs, next_obs):
-    """The first step of a rollout at which a reward (T, n) or an observation (T, n, obs_dim) is not finite, or None."""
-    finite = np.isfinite(rewards) & np.isfinite(obs).all(-1) & np.isfinite(next_obs).all(-1)
-    finite_steps = finite.all(-1)
-    return None if finite_steps.all() else int(finite_steps.argmin())
+def keep_cheap_guards(guards):
+    """Tell torch.compile to check numbers and lists at each call, but neither tensors nor networks.
+
+    A surrogate that keeps a memory in one of them is compiled anew each time; torch.compile raises an error at the ninth.
+    """
+    return [guard.guard_type in ("CONSTANT_MATCH", "SEQUENCE_LENGTH") for guard in guards]
 
 
 def diagnostics(log_ratio, losses, advantages, clip_coef, num_minibatches):
@@ -463,30 +429,9 @@ def params_sha256(agent):
     return hashlib.sha256(b"".join(params_bytes)).hexdigest()
 
 
-def script_sha256(args):
-    """SHA-256 of the code of this file and, if a file in betas/ defines the class of args, of that file as well.
-
-    Comments, docstrings, layout and the version of Python make no difference.
-    """
-    files = [Path(__file__).resolve()]
-    args_file = Path(sys.modules[type(args).__module__].__file__).resolve()
-    if args_file not in files:
-        files.append(args_file)
-    code = []
-    for file in files:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-                del node.body[0]
-        # Before 3.13, Python writes empty lists into a dump; later it leaves them out. So take them out here, and with
-        # them every comma, because those next to an empty list would be left over.
-        code.append(re.sub(r"\w+=\[\]|, ", "", ast.dump(tree)))
-    return hashlib.sha256("\n".join(code).encode()).hexdigest()
-
-
 def package_versions():
     """Versions of Python and of the packages that decide the bits, by name; None for one that is not installed."""
-    versions = {"python": ".".join(platform.python_version_tuple()[:2])}
+    versions = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
     for name in ("torch", "gymnasium", "mujoco", "numpy"):
         try:
             versions[name] = version(name)
@@ -495,72 +440,48 @@ def package_versions():
     return versions
 
 
-def write_result(result, folder):
-    """Write result.json, all or nothing: if it is there, the training is over (a diverged one, too: diverged_at)."""
-    temporary = folder / "result.json.partial"
-    temporary.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    os.replace(temporary, folder / "result.json")
+def make_run_folder(args):
+    """Make a folder in runs/ that no other run has, and return the run's name."""
+    if args.run_name and args.capture_video and Path("videos", args.run_name).exists():
+        fail(f"--run-name: videos/{args.run_name} exists; choose another name, or move it away")
+    unix_time = int(time.time())
+    while True:
+        run_name = args.run_name or f"{args.env_id}__{args.exp_name}__{args.seed}__{unix_time}"
+        folder = Path("runs", run_name)
+        try:
+            if args.capture_video:
+                Path("videos").mkdir(exist_ok=True)
+            folder.mkdir(parents=True)
+            return run_name
+        except OSError as error:
+            if args.run_name or not folder.is_dir():
+                fail(f"--run-name: cannot make {folder} ({error}); choose another name, or another working folder")
+            unix_time += 1  # another run started in this second
 
 
-class Seeds(NamedTuple):
-    """Seeds of the random streams of a run, all of type np.random.SeedSequence."""
-
-    noise: np.random.SeedSequence
-    shuffle: np.random.SeedSequence
-    evaluation: np.random.SeedSequence
-    other_envs: np.random.SeedSequence  # of all environments but the first
-
-
-def make_seeds(seed):
-    """Seeds of streams that are independent of each other and of the first environment's, whose seed is seed."""
-    return Seeds(*np.random.SeedSequence(seed).spawn(4))
-
-
-def evaluate(path, episodes=10):
-    """Undiscounted returns (episodes,) of a saved agent's most likely actions, its normalisation frozen."""
-    checkpoint = torch.load(path, weights_only=True)
-    saved_args = checkpoint["args"]
-    env = make_env(saved_args["env_id"])
-    agent = Agent(env.observation_space.shape[0], math.prod(env.action_space.shape))
-    agent.load_state_dict(checkpoint["agent"])
-    actor = numpy_actor(agent)
-    saved_stats = checkpoint["obs_stats"]
-    obs_stats = RunningStats(())  # all of it is set below, so the shape does not matter
-    obs_stats.mean = saved_stats["mean"].numpy()
-    obs_stats.m2 = saved_stats["m2"].numpy()
-    obs_stats.count = saved_stats["count"].item()
-    low = env.action_space.low
-    high = env.action_space.high
-
-    returns = np.zeros(episodes)
-    seed = make_seeds(saved_args["seed"]).evaluation
-    env.reset(seed=int(seed.generate_state(1)[0]))  # every episode below goes on from this stream
-    for episode in range(episodes):
-        obs, _ = env.reset()
-        for _ in range(MAX_EVAL_STEPS):
-            action = actor(obs_stats.normalise(obs[None]).astype(np.float32))
-            obs, reward, termination, truncation, _ = env.step(action.reshape(low.shape).clip(low, high))
-            returns[episode] += reward
-            if termination or truncation:
-                break
-    return returns
-
-
-def train(args, surrogate=surrogate):
+def train(args, surrogate=surrogate, sources=(__file__,)):
     """Train one agent, from the first rollout to result.json.
 
-    The surrogate is this file's, unless a file of betas/ passes its own.
+    surrogate is what it maximises. sources are the files that say what is trained; the run's folder gets copies.
     """
-    start_time = time.time()
-    script_hash = script_sha256(args)  # now, because the file may be edited while it runs
-    versions = package_versions()
-    torch.set_num_threads(1)  # networks this small are slower on more threads
+    start_time = time.perf_counter()
+    source_texts = [Path(source).read_bytes() for source in sources]  # now: a file may be edited while it runs
+    check(args)
     if args.cuda and not torch.cuda.is_available():
         fail("--cuda: torch finds no GPU here; leave it out")
 
-    envs = make_envs(args)
+    # Environments and networks.
+    torch.set_num_threads(1)  # networks this small are slower on more threads
+    first_env = partial(make_env, args.env_id, render=args.capture_video)
+    other_envs = [partial(make_env, args.env_id)] * (args.num_envs - 1)
+    same_step = gym.vector.AutoresetMode.SAME_STEP
+    # copy=False is safe: the loop below stores an observation before the next step overwrites it.
+    envs = gym.vector.SyncVectorEnv([first_env, *other_envs], autoreset_mode=same_step, copy=False)
     low = envs.action_space.low
     high = envs.action_space.high
+    if (low > 0).any() or (high < 0).any():
+        advice = "the policy begins around 0; gym.wrappers.RescaleAction moves them there"
+        print(f"warning: {args.env_id} has actions in {envs.single_action_space}: {advice}", file=sys.stderr)
     obs_dim = envs.single_observation_space.shape[0]
     action_dim = math.prod(envs.single_action_space.shape)
     rollout_shape = (args.num_steps, args.num_envs)
@@ -568,13 +489,14 @@ def train(args, surrogate=surrogate):
     minibatch_size = batch_size // args.num_minibatches
     num_iterations = args.total_timesteps // batch_size
 
-    seeds = make_seeds(args.seed)
-    noise_rng = np.random.default_rng(seeds.noise)
-    shuffle_rng = np.random.default_rng(seeds.shuffle)
+    # Random streams that are independent of each other and of the first environment's. The third is of an evaluation.
+    noise_seed, shuffle_seed, _, env_seed = np.random.SeedSequence(args.seed).spawn(4)
+    noise_rng = np.random.default_rng(noise_seed)
+    shuffle_rng = np.random.default_rng(shuffle_seed)
     # Gymnasium's own choice, seed, seed + 1, …, would give runs with successive seeds the same environments.
-    env_seeds = [args.seed, *seeds.other_envs.generate_state(args.num_envs - 1).tolist()]
+    env_seeds = [args.seed, *env_seed.generate_state(args.num_envs - 1).tolist()]
     torch.manual_seed(args.seed)
-    torch.backends.cudnn.deterministic = args.torch_deterministic
+
     device = torch.device("cuda" if args.cuda else "cpu")
     agent = Agent(obs_dim, action_dim).to(device)
     adam = Adam(list(agent.parameters()))
@@ -582,15 +504,18 @@ def train(args, surrogate=surrogate):
     # of a Python number.
     learning_rate = torch.tensor(args.learning_rate, dtype=torch.float64, device=device)
     clip_coef = torch.tensor(args.clip_coef, dtype=torch.float64, device=device)
-    update_minibatch = update
-    if args.compile:
-        example = zero_batch(minibatch_size, envs, device)
-        update_minibatch = compile_update(args, surrogate, agent, adam, learning_rate, clip_coef, example)
-        args.compile = update_minibatch is not update  # logs and result.json say what was done, not what was asked for
+    vloss_clip_coef = clip_coef
+    if args.vloss_clip_coef is not None:
+        vloss_clip_coef = torch.tensor(args.vloss_clip_coef, dtype=torch.float64, device=device)
+    update_minibatch = compile_update(args.cuda) if args.compile else update
+    args.compile = update_minibatch is not update  # logs and result.json say what was done, not what was asked for
 
     # The run's folder and logs. Bad arguments have ended the program by now, so that they leave no folder behind.
+    plain_args = json.loads(json.dumps(vars(args), default=str))  # what JSON cannot hold, such as a Path, as text
     run_name = make_run_folder(args)
     folder = Path("runs", run_name)
+    for source, text in zip(sources, source_texts, strict=True):
+        (folder / Path(source).name).write_bytes(text)
     if args.track:
         import wandb
 
@@ -601,19 +526,17 @@ def train(args, surrogate=surrogate):
                 name=run_name,
                 group=args.exp_name,
                 job_type=args.env_id,
-                config=vars(args),
+                config=plain_args,
                 sync_tensorboard=True,
                 save_code=True,
             )
-        except wandb.Error as error:
-            folder.rmdir()
+        except (wandb.Error, OSError) as error:
+            shutil.rmtree(folder)
             fail(f"--track: {error} (to track offline, set WANDB_MODE=offline)")
     if args.capture_video:
-        envs.envs[0] = gym.wrappers.RecordVideo(
-            envs.envs[0], f"videos/{run_name}", video_length=MAX_VIDEO_STEPS, disable_logger=True
-        )
+        envs.envs[0] = gym.wrappers.RecordVideo(envs.envs[0], f"videos/{run_name}")
     writer = SummaryWriter(folder)
-    lines = [f"|{name}|{value}|" for name, value in vars(args).items()]
+    lines = [f"|{name}|{value}|" for name, value in plain_args.items()]
     writer.add_text("hyperparameters", "\n".join(["|param|value|", "|-|-|", *lines]))
 
     # The rollout: one row a step, one column an environment.
@@ -636,8 +559,7 @@ def train(args, surrogate=surrogate):
     final_returns = []  # each rollout's mean episodic return, in the last tenth of the steps
     progress_text = "no episode has ended"
     divergence = None  # what is not finite, in a run that diverges
-    has_terminal = sys.stderr.isatty()
-    progress = tqdm(total=num_iterations * batch_size, unit=" steps", disable=not has_terminal)
+    progress = tqdm(total=num_iterations * batch_size, unit=" steps", disable=None)  # None: only in a terminal
 
     for iteration in range(1, num_iterations + 1):
         global_step = iteration * batch_size
@@ -664,39 +586,35 @@ def train(args, surrogate=surrogate):
             episode_length += 1
             if dones[t].any():  # final_obs is an ended episode's last observation, raw_obs the next one's first
                 done = dones[t]
-                final_obs = np.stack(infos["final_obs"][done]).astype(np.float64)
-                final_obs[np.isinf(final_obs)] = np.nan  # normalise would hide an infinity as ±10
+                final_obs = np.stack(infos["final_obs"][done])
+                final_obs = np.where(np.isinf(final_obs), np.nan, final_obs)  # normalise would hide it as ±10
                 next_obs[t, done] = obs_stats.normalise(final_obs)
                 ended_episodes.extend(zip(episode_return[done], episode_length[done], strict=True))
                 episode_return[done] = 0
                 episode_length[done] = 0
-        bad_step = first_bad_step(rewards, obs, next_obs)
-        if bad_step is not None:
+        if not all(np.isfinite(array).all() for array in (rewards, obs, next_obs)):
             divergence = "a reward or an observation of the environment"
-            global_step = (iteration - 1) * batch_size + (bad_step + 1) * args.num_envs
             break
 
         # Values, log-probabilities, advantages and returns, each in one batch.
         batch_obs = torch.as_tensor(obs, device=device).flatten(0, 1)
         batch_actions = torch.as_tensor(actions, device=device).flatten(0, 1)
-        if iteration <= 2:  # twice: at first all biases are 0, and a mistake with them would not show
-            check_numpy_actor(agent, actor, batch_obs)
         with torch.no_grad():
-            batch_logprobs, _, batch_values = agent(batch_obs, batch_actions)
+            old_logprobs, _, old_values = agent(batch_obs, batch_actions)
             next_values = agent.critic(torch.as_tensor(next_obs, device=device)).squeeze(-1).cpu().numpy()
-        values = batch_values.cpu().numpy().reshape(rollout_shape)
+        values = old_values.cpu().numpy().reshape(rollout_shape)
         scaled_rewards = scale_rewards(return_stats, rewards, dones, discounted_returns, args.gamma)
         advantages = gae(scaled_rewards, values, next_values, terminations, dones, args.gamma, args.gae_lambda)
         returns = advantages + values
         if args.norm_adv == "rollout":
-            advantages = (advantages - advantages.mean()) / (advantages.std() + ADVANTAGE_EPS)
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         batch = Batch(
             obs=batch_obs,
             actions=batch_actions,
-            logprobs=batch_logprobs,
+            old_logprobs=old_logprobs,
             advantages=torch.as_tensor(advantages, dtype=torch.float32, device=device).flatten(),
             returns=torch.as_tensor(returns, dtype=torch.float32, device=device).flatten(),
-            values=batch_values,
+            old_values=old_values,
         )
 
         # Update the networks.
@@ -710,9 +628,9 @@ def train(args, surrogate=surrogate):
                 if args.norm_adv == "minibatch":
                     mean = minibatch.advantages.mean()
                     std = minibatch.advantages.std(correction=0)
-                    minibatch = minibatch._replace(advantages=(minibatch.advantages - mean) / (std + ADVANTAGE_EPS))
+                    minibatch = minibatch._replace(advantages=(minibatch.advantages - mean) / (std + 1e-8))
                 log_ratio, minibatch_losses = update_minibatch(
-                    args, surrogate, agent, adam, learning_rate, clip_coef, minibatch
+                    args, surrogate, agent, adam, learning_rate, clip_coef, vloss_clip_coef, minibatch
                 )
                 log_ratios.append(log_ratio)
                 losses.append(minibatch_losses)
@@ -735,7 +653,7 @@ def train(args, surrogate=surrogate):
         unexplained = (returns - values).var() / returns_variance if returns_variance > 0 else np.nan
         scalars["losses/explained_variance"] = 1 - unexplained
         scalars["charts/learning_rate"] = learning_rate.item()
-        scalars["charts/SPS"] = global_step / (time.time() - start_time)
+        scalars["charts/SPS"] = global_step / (time.perf_counter() - start_time)
         if ended_episodes:
             mean_return, mean_length = np.mean(ended_episodes, axis=0)
             scalars["charts/episodic_return"] = mean_return
@@ -747,12 +665,12 @@ def train(args, surrogate=surrogate):
             writer.add_scalar(tag, value, global_step)
         progress.set_postfix_str(progress_text, refresh=False)
         progress.update(batch_size)
-        if not has_terminal and iteration % max(1, num_iterations // 10) == 0:
+        if progress.disable and iteration % max(1, num_iterations // 10) == 0:
             print(f"step {global_step}, {scalars['charts/SPS']:.0f} steps/s, {progress_text}", flush=True)
     progress.close()
 
-    # Write the model and the result now, before what can fail or take long.
-    wall_time = time.time() - start_time
+    # Save everything before anything is closed, and result.json last: if it is there, the training is over.
+    wall_time = time.perf_counter() - start_time
     final_return = None
     if final_returns and not divergence:
         final_return = float(np.mean(final_returns))
@@ -760,40 +678,31 @@ def train(args, surrogate=surrogate):
         "env_id": args.env_id,
         "exp_name": args.exp_name,
         "seed": args.seed,
-        "args": vars(args),
+        "args": plain_args,
         "global_step": global_step,
         "final_return": final_return,
         "diverged_at": global_step if divergence else None,
         "wall_time_s": wall_time,
         "sps": global_step / wall_time,
         "params_sha256": params_sha256(agent),
-        "script_sha256": script_hash,
-        "versions": versions,
+        "script_sha256": hashlib.sha256(b"".join(source_texts)).hexdigest() if sources else None,
+        "versions": package_versions(),
     }
-    writer.flush()
     if args.save_model and not divergence:
         stats = {name: torch.as_tensor(value) for name, value in vars(obs_stats).items()}
-        torch.save({"agent": agent.cpu().state_dict(), "obs_stats": stats, "args": vars(args)}, folder / "agent.pt")
-    write_result(result, folder)
-
-    # Close, evaluate.
-    try:
-        envs.close()
-    finally:  # where close() fails, on a simulator or on the film of the last episode, its traceback comes last
-        if args.save_model and not divergence:
-            result["eval_returns"] = evaluate(folder / "agent.pt").tolist()
-            write_result(result, folder)
-            for episode, episodic_return in enumerate(result["eval_returns"]):
-                writer.add_scalar("eval/episodic_return", episodic_return, episode)
-        writer.close()
-        if args.track:
-            wandb.summary.update(result)
-        if divergence:
-            print(f"error: {divergence} is not finite at step {global_step}", file=sys.stderr)
-        else:
-            print(f"{folder}: final return {final_return}, params_sha256 {result['params_sha256']}")
+        torch.save({"agent": agent.cpu().state_dict(), "obs_stats": stats, "args": plain_args}, folder / "agent.pt")
+    if args.track:
+        wandb.summary.update(result)
+    writer.flush()
+    partial_result = folder / "result.json.partial"
+    partial_result.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    partial_result.replace(folder / "result.json")
+    if not divergence:
+        print(f"{folder}: final return {final_return}, params_sha256 {result['params_sha256']}", flush=True)
+    envs.close()
+    writer.close()
     if divergence:
-        sys.exit(1)
+        sys.exit(f"error: {divergence} is not finite at step {global_step}")
 
 
 if __name__ == "__main__":
@@ -805,13 +714,12 @@ if __name__ == "__main__":
 # requires-python = ">=3.11"
 # dependencies = [
 #     "torch==2.13.0",
-#     'gymnasium[box2d,classic-control,mujoco]==1.4.0; python_version < "3.14"',
-#     'gymnasium[classic-control,mujoco]==1.4.0; python_version >= "3.14"',
-#     'mujoco==3.6.0; python_version < "3.14"',
-#     'mujoco==3.8.1; python_version >= "3.14"',
+#     "gymnasium[box2d,classic-control,mujoco]==1.4.0; python_version < '3.14'",
+#     "gymnasium[classic-control,mujoco]==1.4.0; python_version >= '3.14'",
+#     "mujoco==3.6.0; python_version < '3.14'",
+#     "mujoco==3.8.1; python_version >= '3.14'",
 #     "numpy==2.4.6",
 #     "tyro==1.0.17",
-#     "pydantic==2.14.3",
 #     "wandb==0.31.0",
 #     "tensorboard==2.21.0",
 #     "tqdm==4.70.1",

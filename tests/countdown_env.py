@@ -3,7 +3,8 @@
 Countdown's observation is (who, episode, step), where who comes from the seed of its first reset. Its episodes last one
 to four steps and end by termination, by truncation and by both in turn, so every transition can be written down
 beforehand. Faulty is the same with one number that is not finite. Habitual is the same in the manners of users'
-environments. Spaces only has spaces, and Broken cannot be made.
+environments. Endless, Filmed, Film, CloseFails and Far say what they are. Spaces only has spaces, and Broken cannot be
+made.
 """
 
 from typing import NamedTuple
@@ -168,18 +169,33 @@ class Endless(Countdown):
         return np.full((64, 64, 3), self.step_count % 256, np.uint8)
 
 
-class Growing(Endless):
-    """Endless whose frames do not keep their size, so that no film can be made of them."""
-
-    def render(self):
-        return np.zeros((64 + 2 * self.step_count, 64, 3), np.uint8)
-
-
 class CloseFails(Countdown):
-    """Countdown that cannot be closed, as a simulator whose connection is gone."""
+    """Cannot be closed, as a simulator whose connection is gone."""
 
     def close(self):
         raise RuntimeError("not connected")
+
+
+class Filmed(Endless):
+    """The first episode lasts 1,100 steps, and every other one 5."""
+
+    def is_over(self):
+        return self.step_count == (5 if self.episode else 1100)
+
+
+class Film(Endless):
+    """Its pictures are not all of one size, so that no film can be made of them."""
+
+    def render(self):
+        return np.zeros((64 + 2 * (self.step_count > 9), 64, 3), np.uint8)
+
+
+class Far(Countdown):
+    """Its actions are far from 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.action_space = gym.spaces.Box(90, 110, (2,), np.float32)
 
 
 class Spaces(gym.Env):
@@ -202,12 +218,14 @@ spaces = {
     "Integers": (vector, gym.spaces.Box(0, 9, (2,), np.int64)),
 }
 gym.register("Broken-v0", broken)
+gym.register("Far-v0", Far)
+gym.register("Filmed-v0", Filmed, kwargs={"discrete": True})
 for name, (observation_space, action_space) in spaces.items():
     gym.register(f"{name}-v0", Spaces, kwargs={"observation_space": observation_space, "action_space": action_space})
 for suffix, kwargs in (("", {}), ("Discrete", {"discrete": True})):
     gym.register(f"Countdown{suffix}-v0", Countdown, kwargs=kwargs)
     gym.register(f"Endless{suffix}-v0", Endless, kwargs=kwargs)
-    gym.register(f"Growing{suffix}-v0", Growing, kwargs=kwargs)
+    gym.register(f"Film{suffix}-v0", Film, kwargs=kwargs)
     gym.register(f"CloseFails{suffix}-v0", CloseFails, kwargs=kwargs)
     for fault in FAULTS:
         gym.register(f"Faulty{suffix}-{fault}-v0", Faulty, kwargs=kwargs | {"fault": fault})

@@ -11,19 +11,16 @@ from helpers import ROOT, SCRIPTS, THREE, definitions
 
 FORMS = (*THREE, "kl_scalar")
 # What the scalar KL penalty needs of its own, beside its surrogate.
-KL_SCALAR_SPECIFIC = {"Args", "Batch", "zero_batch", "update", "train", "kl_estimate", "adapted_beta"}
+KL_SCALAR_SPECIFIC = {"Args", "Batch", "check", "update", "train", "kl_estimate", "adapted_beta"}
 # What a cartpole script does not share with its continuous twin, and why.
 TASK_SPECIFIC = {
-    "": "constants of the normalisation",
     "Args": "defaults",
     "Agent": "categorical policy",
     "numpy_actor": "the actor's name",
-    "check_numpy_actor": "the actor's name",
     "make_env": "which action spaces are refused",
     "RunningStats": "normalisation, which cartpole has none of",
+    "scale": "normalisation",
     "scale_rewards": "normalisation",
-    "zero_batch": "shape of the actions",
-    "evaluate": "actions and normalisation",
     "train": "actions and normalisation",
 }
 
@@ -83,8 +80,8 @@ def test_the_defaults_are_the_protocol(form):
     protocol = {
         "env_id": "HalfCheetah-v4", "total_timesteps": 10**6, "num_envs": 1, "num_steps": 2048, "num_minibatches": 32,
         "update_epochs": 10, "learning_rate": 3e-4, "anneal_lr": True, "gamma": 0.99, "gae_lambda": 0.95,
-        "norm_adv": "rollout", "clip_coef": 0.2, "clip_vloss": True, "ent_coef": 0.0, "vf_coef": 0.5,
-        "max_grad_norm": 0.5, "target_kl": None,
+        "norm_adv": "rollout", "clip_coef": 0.2, "clip_vloss": True, "vloss_clip_coef": None, "ent_coef": 0.0,
+        "vf_coef": 0.5, "max_grad_norm": 0.5, "target_kl": None,
     }  # fmt: skip
     if form == "kl_scalar":
         protocol |= {"beta": 1.0, "adaptive_beta": False, "kl_target": 0.02, "kl_penalty": "full"}

@@ -137,6 +137,6 @@ def test_the_forms_agree_where_float32_ties(task):
         trained = module.Agent(3, 2)
         adam = module.Adam(list(trained.parameters()))
         for _ in range(3):
-            module.update(args, module.surrogate, trained, adam, rate, eps, minibatch)
+            module.update(args, module.surrogate, trained, adam, rate, eps, eps, minibatch)
         parameters.append(torch.cat([p.flatten() for p in trained.parameters()]))
     assert all(torch.equal(parameters[0], other) for other in parameters[1:])

@@ -208,8 +208,8 @@ def minibatches(module, agent, count, rng):
         noise = torch.as_tensor(rng.normal(size=(4, 64)))
         with torch.no_grad():
             logprobs, _, values = agent(obs, actions)
-            columns = {"obs": obs, "actions": actions, "logprobs": logprobs + 0.3 * noise[0], "advantages": noise[1]}
-            columns |= {"returns": values + noise[2], "values": values + 0.3 * noise[3]}
+            columns = {"obs": obs, "actions": actions, "advantages": noise[1], "returns": values + noise[2]}
+            columns |= {"old_logprobs": logprobs + 0.3 * noise[0], "old_values": values + 0.3 * noise[3]}
             if "old_policy" in module.Batch._fields:
                 columns["old_policy"] = (agent.actor(obs) + torch.tensor([0.1, 0.0, -0.2])).log_softmax(-1)
             if "old_mean" in module.Batch._fields:
@@ -231,7 +231,7 @@ def reference_loss(agent, minibatch, args):
         new = policy(agent.actor(minibatch.obs))
     else:
         new = policy(agent.actor_mean(minibatch.obs), agent.actor_logstd.expand(64, 3))
-    log_ratio = new.log_prob(minibatch.actions) - minibatch.logprobs
+    log_ratio = new.log_prob(minibatch.actions) - minibatch.old_logprobs
     ratio = log_ratio.exp()
     if hasattr(args, "beta"):
         k3 = ratio - 1 - log_ratio
@@ -243,7 +243,8 @@ def reference_loss(agent, minibatch, args):
     values = agent.critic(minibatch.obs)[:, 0]
     value_loss = (values - minibatch.returns) ** 2
     if args.clip_vloss:
-        clipped = minibatch.values + torch.clamp(values - minibatch.values, -args.clip_coef, args.clip_coef)
+        width = args.vloss_clip_coef or args.clip_coef
+        clipped = minibatch.old_values + torch.clamp(values - minibatch.old_values, -width, width)
         value_loss = torch.max(value_loss, (clipped - minibatch.returns) ** 2)
     return policy_loss - args.ent_coef * new.entropy().mean() + args.vf_coef * 0.5 * value_loss.mean()
 
@@ -252,6 +253,8 @@ CASES = [
     *((script, {"max_grad_norm": 0.5}) for script in SURROGATES),
     ("ppo_klip_continuous", {"max_grad_norm": 0.05, "ent_coef": 0.01}),
     ("ppo_clip_cartpole", {"max_grad_norm": 1e6, "clip_vloss": False, "ent_coef": 0.01}),
+    ("ppo_clip_continuous", {"clip_coef": 0.3, "vloss_clip_coef": 0.1}),
+    ("ppo_klip_cartpole", {"clip_coef": 0.1, "vloss_clip_coef": 0.3}),
     *((script, {"kl_penalty": kl, "beta": 0.7}) for script in KL_SCALAR for kl in ("full", "sample", "k3")),
 ]
 
@@ -266,11 +269,12 @@ def test_update_is_adam_with_clipped_gradients(script, arguments):
     reference = copy.deepcopy(agent)
     optimizer = torch.optim.Adam(reference.parameters(), eps=1e-5)
     adam, clipped = module.Adam(list(agent.parameters())), 0
-    rate, eps, beta = (torch.tensor(x, dtype=torch.float64) for x in (1e-3, args.clip_coef, arguments.get("beta", 0)))
-    scalars = [rate, eps, beta] if "beta" in arguments else [rate, eps]
+    vloss_clip_coef = args.vloss_clip_coef or args.clip_coef
+    scalars = [1e-3, vloss_clip_coef, args.beta] if "beta" in arguments else [1e-3, args.clip_coef, vloss_clip_coef]
+    rate, *others = (torch.tensor(x, dtype=torch.float64) for x in scalars)
     for step, minibatch in enumerate(minibatches(module, reference, steps, np.random.default_rng(0))):
         rate.fill_(1e-3 * (1 - step / steps))
-        log_ratio, losses = module.update(args, module.surrogate, agent, adam, *scalars, minibatch)
+        log_ratio, losses = module.update(args, module.surrogate, agent, adam, rate, *others, minibatch)
         assert log_ratio.shape == (64,) and losses.shape == (3,) and not losses.requires_grad
         optimizer.param_groups[0]["lr"] = rate.item()
         optimizer.zero_grad()
@@ -296,16 +300,14 @@ def test_the_compiled_update_follows_what_is_annealed():
     adams = [module.Adam(list(agent.parameters())) for agent in agents]
     scalars = [[torch.zeros((), dtype=torch.float64) for _ in range(3)] for _ in agents]
     torch._dynamo.utils.counters.clear()
-    steps, args = [module.update, None], module.Args()
+    steps, args = [module.update, module.compile_update(cuda=False)], module.Args()
     for k, minibatch in enumerate(batches):
         minibatch = module.Batch(*(column.float() for column in minibatch))
         losses = []
         for i in range(2):
             for scalar, value in zip(scalars[i], (3e-4 * (k + 1), 0.02 + 0.05 * (k % 5), 10.0 ** (k % 3)), strict=True):
                 scalar.fill_(value)
-            inputs = (module.surrogate, agents[i], adams[i], *scalars[i], minibatch)
-            steps[i] = steps[i] or module.compile_update(args, *inputs)
-            losses.append(steps[i](args, *inputs)[1])
+            losses.append(steps[i](args, module.surrogate, agents[i], adams[i], *scalars[i], minibatch)[1])
         torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-4)
     assert steps[1] is not module.update
     counters = torch._dynamo.utils.counters["stats"]

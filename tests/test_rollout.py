@@ -277,9 +277,9 @@ def test_target_kl_ends_the_epochs(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module", params=ONE_OF_EACH)
 def plain(request, tmp_path_factory):
-    """A script, and what a run of it on Countdown with an evaluation returns."""
+    """A script, and what a run of it on Countdown returns."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        _, _, run = observe(request.param, 3, tmp_path_factory.mktemp("plain"), monkeypatch, save_model=True)
+        _, _, run = observe(request.param, 3, tmp_path_factory.mktemp("plain"), monkeypatch)
     return request.param, run.result
 
 
@@ -289,6 +289,6 @@ def test_an_environments_habits_make_no_difference(habit, plain, tmp_path, monke
     """A final observation, for one, is the value to bootstrap from also where its array is used again."""
     script, expected = plain
     env_id = task(script, f"Habitual-{habit}")
-    _, _, run = observe(script, 3, tmp_path, monkeypatch, save_model=True, env_id=env_id)
-    for name in ("params_sha256", "final_return", "eval_returns"):
+    _, _, run = observe(script, 3, tmp_path, monkeypatch, env_id=env_id)
+    for name in ("params_sha256", "final_return"):
         assert run.result[name] == expected[name]
