@@ -384,7 +384,7 @@ def compile_update(cuda):
 def keep_cheap_guards(guards):
     """Tell torch.compile to check numbers and lists at each call, but neither tensors nor networks.
 
-    A surrogate that keeps a memory in one of them is compiled anew each time; torch.compile raises an error at the ninth.
+    A surrogate that keeps a memory in one of them is compiled anew each time, and at the ninth that is an error.
     """
     return [guard.guard_type in ("CONSTANT_MATCH", "SEQUENCE_LENGTH") for guard in guards]
 

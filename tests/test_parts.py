@@ -92,6 +92,7 @@ def test_the_numpy_actor_is_the_actor(module):
     ],
     ids=["ReLU", "no bias"],
 )
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the log's writer is left behind
 def test_a_network_that_is_changed_in_one_place_alone_is_told(script, old, new, tmp_path, monkeypatch, capsys):
     """It would collect data with another policy than the one that learns from them."""
     monkeypatch.chdir(tmp_path)
