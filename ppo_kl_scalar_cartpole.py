@@ -50,7 +50,7 @@ class Args:
     track: bool = False  # track the run with Weights & Biases (offline with WANDB_MODE=offline)
     wandb_project_name: str = "klip-ppo"  # the W&B project
     wandb_entity: str | None = None  # the W&B entity (team)
-    capture_video: bool = False  # record videos of the agent (in `videos/{run_name}`)
+    capture_video: bool = False  # record videos of the agent, in the run's folder
     save_model: bool = False  # save `agent.pt` in the run's folder (tools/evaluate.py plays it)
     run_name: str | None = None  # folder in `runs/`; `{env_id}__{exp_name}__{seed}__{unix time}` if not given
 
@@ -112,34 +112,28 @@ def adapted_beta(beta, kl, target):
 
 def check(args):
     """End the program with one line if an argument has a value that nothing can be trained with."""
-    batch_size = args.num_envs * args.num_steps
-    requirements = {
-        "exp_name": (is_folder_name(args.exp_name), "name a folder below runs/"),
-        "seed": (0 <= args.seed < 2**32, "lie in [0, 2^32)"),
-        "run_name": (args.run_name is None or is_folder_name(args.run_name), "name a folder below runs/"),
-        "learning_rate": (0 < args.learning_rate < math.inf, "lie in (0, inf)"),
-        "num_envs": (args.num_envs >= 1, "be at least 1"),
-        "num_steps": (args.num_steps >= 1, "be at least 1"),
-        "total_timesteps": (args.total_timesteps >= batch_size, f"be at least one rollout, {batch_size} steps"),
-        "gamma": (0 <= args.gamma <= 1, "lie in [0, 1]"),
-        "gae_lambda": (0 <= args.gae_lambda <= 1, "lie in [0, 1]"),
-        "num_minibatches": (
-            args.num_minibatches >= 1 and batch_size % args.num_minibatches == 0,
-            f"divide num_envs * num_steps = {batch_size}",
-        ),
-        "update_epochs": (args.update_epochs >= 1, "be at least 1"),
-        "clip_coef": (0 < args.clip_coef < 1, "lie in (0, 1)"),
-        "vloss_clip_coef": (args.vloss_clip_coef is None or 0 < args.vloss_clip_coef < math.inf, "lie in (0, inf)"),
-        "ent_coef": (0 <= args.ent_coef < math.inf, "lie in [0, inf)"),
-        "vf_coef": (0 <= args.vf_coef < math.inf, "lie in [0, inf)"),
-        "max_grad_norm": (0 < args.max_grad_norm < math.inf, "lie in (0, inf)"),
-        "target_kl": (args.target_kl is None or 0 < args.target_kl < math.inf, "lie in (0, inf)"),
-        "beta": (0 <= args.beta < math.inf, "lie in [0, inf)"),
-        "kl_target": (0 < args.kl_target < math.inf, "lie in (0, inf)"),
-    }
-    for name, (is_met, requirement) in requirements.items():
+
+    def require(name, is_met, requirement):
         if not is_met:
             fail(f"--{name.replace('_', '-')} must {requirement}, not {getattr(args, name)!r}")
+
+    batch_size = args.num_envs * args.num_steps
+    for name in ("num_envs", "num_steps", "num_minibatches", "update_epochs"):
+        require(name, getattr(args, name) >= 1, "be at least 1")
+    for name in ("learning_rate", "max_grad_norm", "kl_target"):
+        require(name, 0 < getattr(args, name) < math.inf, "lie in (0, inf)")
+    for name in ("ent_coef", "vf_coef", "beta"):
+        require(name, 0 <= getattr(args, name) < math.inf, "lie in [0, inf)")
+    for name in ("gamma", "gae_lambda"):
+        require(name, 0 <= getattr(args, name) <= 1, "lie in [0, 1]")
+    for name in ("target_kl", "vloss_clip_coef"):
+        require(name, getattr(args, name) is None or 0 < getattr(args, name) < math.inf, "lie in (0, inf)")
+    for name in ("exp_name", "run_name"):
+        require(name, getattr(args, name) is None or is_folder_name(getattr(args, name)), "name a folder below runs/")
+    require("seed", 0 <= args.seed < 2**32, "lie in [0, 2^32)")
+    require("clip_coef", 0 < args.clip_coef < 1, "lie in (0, 1)")
+    require("num_minibatches", batch_size % args.num_minibatches == 0, f"divide num_envs * num_steps = {batch_size}")
+    require("total_timesteps", args.total_timesteps >= batch_size, f"be at least one rollout, {batch_size} steps")
 
 
 def is_folder_name(name):
@@ -176,6 +170,9 @@ def make_env(env_id, render=False):
     try:
         env = gym.make(env_id, **options)
     except (gym.error.Error, ImportError) as error:
+        if "Box2D" in str(error):
+            build = "apt install swig g++ python3-dev; pip install box2d-py==2.3.8"
+            fail(f"--env-id {env_id}: needs Box2D: pip install box2d==2.3.10, or on Python 3.14 {build}")
         fail(f"--env-id {env_id}: {error}")
     except Exception:
         if "gl_context.py" not in traceback.format_exc():  # MuJoCo's file that loads the renderer
@@ -413,22 +410,17 @@ def package_versions():
 
 
 def make_run_folder(args):
-    """Make a folder in runs/ that no other run has, and return the run's name."""
-    if args.run_name and args.capture_video and Path("videos", args.run_name).exists():
-        fail(f"--run-name: videos/{args.run_name} exists; choose another name, or move it away")
+    """Make a folder in runs/ that no other run has, and return it."""
+    name = f"{args.env_id}__{args.exp_name}__{args.seed}"
     unix_time = int(time.time())
-    while True:
-        run_name = args.run_name or f"{args.env_id}__{args.exp_name}__{args.seed}__{unix_time}"
-        folder = Path("runs", run_name)
-        try:
-            if args.capture_video:
-                Path("videos").mkdir(exist_ok=True)
-            folder.mkdir(parents=True)
-            return run_name
-        except OSError as error:
-            if args.run_name or not folder.is_dir():
-                fail(f"--run-name: cannot make {folder} ({error}); choose another name, or another working folder")
-            unix_time += 1  # another run started in this second
+    while Path("runs", f"{name}__{unix_time}").exists():  # another run of this name started in the same second
+        unix_time += 1
+    folder = Path("runs", args.run_name or f"{name}__{unix_time}")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        fail(f"--run-name: cannot make {folder} ({error}); choose another name, or move it away")
+    return folder
 
 
 def train(args, surrogate=surrogate, sources=(__file__,)):
@@ -481,8 +473,7 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
 
     # The run's folder and logs. Bad arguments have ended the program by now, so that they leave no folder behind.
     plain_args = json.loads(json.dumps(vars(args), default=str))  # what JSON cannot hold, such as a Path, as text
-    run_name = make_run_folder(args)
-    folder = Path("runs", run_name)
+    folder = make_run_folder(args)
     for source, text in zip(sources, source_texts, strict=True):
         (folder / Path(source).name).write_bytes(text)
     if args.track:
@@ -492,7 +483,7 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
             wandb.init(
                 project=args.wandb_project_name,
                 entity=args.wandb_entity,
-                name=run_name,
+                name=folder.relative_to("runs").as_posix(),
                 group=args.exp_name,
                 job_type=args.env_id,
                 config=plain_args,
@@ -503,7 +494,7 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
             shutil.rmtree(folder)
             fail(f"--track: {error} (to track offline, set WANDB_MODE=offline)")
     if args.capture_video:
-        envs.envs[0] = gym.wrappers.RecordVideo(envs.envs[0], f"videos/{run_name}")
+        envs.envs[0] = gym.wrappers.RecordVideo(envs.envs[0], str(folder / "videos"))
     writer = SummaryWriter(folder)
     lines = [f"|{name}|{value}|" for name, value in plain_args.items()]
     writer.add_text("hyperparameters", "\n".join(["|param|value|", "|-|-|", *lines]))
