@@ -7,7 +7,7 @@ Maximises, per sample, with the ratio w = π_new(a|s) / π_old(a|s) and the adva
 The clip switches a sample off once w has gone where Â pushes it and left the band [1-ε, 1+ε]. These samples are I_kill:
 w > 1+ε and Â > 0, or w < 1-ε and Â < 0. On all others the gradient is that of w Â.
 
-So the clip is a KL penalty whose coefficient varies per sample: w Â - β_t kl has the same gradient, where kl = -log w is
+So the clip is a KL penalty whose coefficient varies per sample: w Â - β_t kl has the same gradient. There kl = -log w,
 a sample of KL(π_old ‖ π_new), and β_t, held constant, is -w Â on I_kill and 0 elsewhere (Theorem 1 of Colletti &
 Holzinger 2026, arXiv 2606.23932).
 
