@@ -283,6 +283,7 @@ class Adam:
         self.step_count = torch.zeros((), dtype=torch.float64, device=params[0].device)
 
     def step(self, params, grads, learning_rate, max_grad_norm, beta1=0.9, beta2=0.999, eps=1e-5):
+        """Change params by one step along grads, tensors of the same shapes."""
         grad_norm = torch.sqrt(sum((grad**2).sum() for grad in grads))
         shrinkage = (max_grad_norm / (grad_norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
         self.step_count += 1
@@ -648,12 +649,12 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
     }
     if args.save_model and not divergence:
         torch.save({"agent": agent.cpu().state_dict(), "args": plain_args}, folder / "agent.pt")
-    if args.track:
-        wandb.summary.update(result)
     writer.flush()
     partial_result = folder / "result.json.partial"
     partial_result.write_text(json.dumps(result, indent=2), encoding="utf-8")
     partial_result.replace(folder / "result.json")
+    if args.track:
+        wandb.summary.update(result)
     if not divergence:
         print(f"{folder}: final return {final_return}, params_sha256 {result['params_sha256']}", flush=True)
     envs.close()

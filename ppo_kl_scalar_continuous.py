@@ -343,6 +343,7 @@ class Adam:
         self.step_count = torch.zeros((), dtype=torch.float64, device=params[0].device)
 
     def step(self, params, grads, learning_rate, max_grad_norm, beta1=0.9, beta2=0.999, eps=1e-5):
+        """Change params by one step along grads, tensors of the same shapes."""
         grad_norm = torch.sqrt(sum((grad**2).sum() for grad in grads))
         shrinkage = (max_grad_norm / (grad_norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
         self.step_count += 1
@@ -504,8 +505,8 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
     low = envs.action_space.low
     high = envs.action_space.high
     if (low > 0).any() or (high < 0).any():
-        advice = "the policy begins around 0; gym.wrappers.RescaleAction moves them there"
-        print(f"warning: {args.env_id} has actions in {envs.single_action_space}: {advice}", file=sys.stderr)
+        advice = "but the policy begins around 0: rescale them with gym.wrappers.RescaleAction"
+        print(f"warning: --env-id {args.env_id} has actions in {envs.single_action_space}, {advice}", file=sys.stderr)
     obs_dim = envs.single_observation_space.shape[0]
     action_dim = math.prod(envs.single_action_space.shape)
     rollout_shape = (args.num_steps, args.num_envs)
@@ -611,7 +612,7 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
             if dones[t].any():  # final_obs is an ended episode's last observation, raw_obs the next one's first
                 done = dones[t]
                 final_obs = np.stack(infos["final_obs"][done])
-                final_obs = np.where(np.isinf(final_obs), np.nan, final_obs)  # normalise would hide it as ±10
+                final_obs = np.where(np.isinf(final_obs), np.nan, final_obs)  # normalise would make ±10 of it
                 next_obs[t, done] = obs_stats.normalise(final_obs)
                 ended_episodes.extend(zip(episode_return[done], episode_length[done], strict=True))
                 episode_return[done] = 0
@@ -726,12 +727,12 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
     if args.save_model and not divergence:
         stats = {name: torch.as_tensor(value) for name, value in vars(obs_stats).items()}
         torch.save({"agent": agent.cpu().state_dict(), "obs_stats": stats, "args": plain_args}, folder / "agent.pt")
-    if args.track:
-        wandb.summary.update(result)
     writer.flush()
     partial_result = folder / "result.json.partial"
     partial_result.write_text(json.dumps(result, indent=2), encoding="utf-8")
     partial_result.replace(folder / "result.json")
+    if args.track:
+        wandb.summary.update(result)
     if not divergence:
         print(f"{folder}: final return {final_return}, params_sha256 {result['params_sha256']}", flush=True)
     envs.close()

@@ -4,9 +4,11 @@ Maximises, per sample, with the ratio w = π_new(a|s) / π_old(a|s) and the adva
 
     w Â - Φ,   Φ = (w - (1+ε)) Â  if w > 1+ε and Â > 0;   (w - (1-ε)) Â  if w < 1-ε and Â < 0;   0 elsewhere
 
-So PPO-Clip's objective min(w Â, clip(w, 1-ε, 1+ε) Â) is a surrogate w Â without a clip, less what w Â gains beyond the
-band [1-ε, 1+ε] (Theorem 2 of Colletti & Holzinger 2026, arXiv 2606.23932). From the same seed on the same machine both
-end with the same parameters, bit for bit (params_sha256): docs/exactness.md says why.
+This is PPO-Clip's objective min(w Â, clip(w, 1-ε, 1+ε) Â), written as w Â less what it gains beyond the band [1-ε, 1+ε]
+(Theorem 2 of Colletti & Holzinger 2026, arXiv 2606.23932).
+
+With the same seed on the same machine ppo_clip, ppo_klip and ppo_phi end with the same parameters, bit for bit
+(params_sha256), if a minibatch has 2^k samples: docs/exactness.md says why.
 
 docs/cleanrl.md says what differs from CleanRL.
 
@@ -256,6 +258,7 @@ class Adam:
         self.step_count = torch.zeros((), dtype=torch.float64, device=params[0].device)
 
     def step(self, params, grads, learning_rate, max_grad_norm, beta1=0.9, beta2=0.999, eps=1e-5):
+        """Change params by one step along grads, tensors of the same shapes."""
         grad_norm = torch.sqrt(sum((grad**2).sum() for grad in grads))
         shrinkage = (max_grad_norm / (grad_norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
         self.step_count += 1
@@ -610,12 +613,12 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
     }
     if args.save_model and not divergence:
         torch.save({"agent": agent.cpu().state_dict(), "args": plain_args}, folder / "agent.pt")
-    if args.track:
-        wandb.summary.update(result)
     writer.flush()
     partial_result = folder / "result.json.partial"
     partial_result.write_text(json.dumps(result, indent=2), encoding="utf-8")
     partial_result.replace(folder / "result.json")
+    if args.track:
+        wandb.summary.update(result)
     if not divergence:
         print(f"{folder}: final return {final_return}, params_sha256 {result['params_sha256']}", flush=True)
     envs.close()
