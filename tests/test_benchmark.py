@@ -302,29 +302,11 @@ def test_a_failure_is_shown_does_not_stop_the_rest_and_is_retried_alone(copy):
     assert copy.call(*arguments, "--status")[1].endswith(summary)
 
     (phi,) = times = copy.times()
-    (copy.folder / "videos" / CLIP).mkdir(parents=True)  # as --capture-video leaves it
     code, output = copy.call(*arguments)
     assert code == 1 and "3 runs: 2 done, 1 failed" in output
     assert copy.starts() == {CLIP: 2, KLIP: 2, phi: 1}
     assert times.items() <= copy.times().items()
-    assert (copy.runs / "incomplete" / f"{CLIP}.1" / "videos").is_dir()
-    assert not (copy.folder / "videos" / CLIP).exists()
-
-
-def test_a_run_that_was_killed_before_its_model_was_evaluated_starts_over(copy):
-    arguments = (*PAIR, "--variants", "clip", "--script-args", "--save-model")
-    assert copy.call(*arguments)[0] == 0
-    (whole,) = copy.results().values()
-    result = {name: value for name, value in whole.items() if name != "eval_returns"}
-    (copy.runs / CLIP / "result.json").write_text(json.dumps(result))
-    assert "1 runs: 1 missing" in copy.call(*arguments, "--status")[1]
-    assert copy.call(*arguments)[0] == 0
-    (again,) = copy.results().values()
-    assert copy.starts() == {CLIP: 2}
-    assert [again[name] for name in ("params_sha256", "eval_returns")] == [
-        whole["params_sha256"],
-        whole["eval_returns"],
-    ]
+    assert (copy.runs / "incomplete" / f"{CLIP}.1").is_dir()
 
 
 def test_a_file_of_betas_that_cannot_be_imported_is_one_line(copy):

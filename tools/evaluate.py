@@ -79,9 +79,7 @@ def play(env, policy, episodes, seed):
 def main(
     folder: tyro.conf.Positional[Path],
     episodes: Annotated[int, tyro.conf.arg(help="how many episodes")] = 10,
-    seed: Annotated[
-        int | None, tyro.conf.arg(help="seed of the environment; the run's own if not given")
-    ] = None,
+    seed: Annotated[int | None, tyro.conf.arg(help="seed of the environment; the run's own if not given")] = None,
     video: Annotated[bool, tyro.conf.arg(help="film every episode, into evaluation/ in the folder")] = False,
 ):
     """Plays the agent that a run saved, and prints what it returns. It runs the copy of the script in that folder.
