@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import json
 import os
 import pty
 import shlex
