@@ -134,14 +134,8 @@ install() { # makes .venv and installs requirements.txt, unless that is done or 
   cp requirements.txt .venv/installed.txt
 }
 
-# Whether the run $name has ended. Of a model that is saved the evaluation comes last, unless the run diverged.
-ended() {
-  local result=$base/$name/result.json
-  [ -e "$result" ] || return 1
-  case " ${fields[*]} " in
-    *" --save-model "* | *" --save_model "*) grep -q -e '"eval_returns"' -e '"diverged_at": [0-9]' "$result" ;;
-  esac
-}
+# Whether the run $name has ended: its result is written last.
+ended() { [ -e "$base/$name/result.json" ]; }
 
 launch() { # becomes the training of $name, which holds the lock on its log until it ends, however it ends
   local number=1 aside=$base/incomplete/$name videos=videos${base#runs}/$name

@@ -194,11 +194,3 @@ def check_surrogate(surrogate, clip_coef):
     size = unpenalised.abs() + penalty.abs()
     if (difference.abs() > 1e-6 * size).any():
         raise Unusable("the objective is not w Â - β_t kl with a constant β_t: end the line of beta with .detach()")
-
-
-def in_one_line(error):
-    """An exception that a file raised, in one line."""
-    if isinstance(error, Unusable):
-        return str(error)
-    first_line, _, _ = str(error).partition("\n")
-    return f"{type(error).__name__}: {first_line}"
