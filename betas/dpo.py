@@ -5,28 +5,25 @@ Published, per sample:       w Â - relu(u - α tanh(u / α)), u = (w - 1) Â, w
 Same gradient: w Â - β_t kl, β_t = -w Â tanh²(u / α) if Â ≥ 0, w > 1; -Â tanh²(v / η) if Â < 0, w < 1; held constant
 """
 
-import sys
-from functools import partial
-from pathlib import Path
+if __name__ == "__main__":
+    from loop import main
+
+    main(__file__)  # trains with the surrogate below
+
+from typing import Annotated
 
 import torch
-from pydantic import PositiveFloat
-from pydantic.dataclasses import dataclass
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import ppo_klip_continuous
-from betas.loop import parse
 
 
-@dataclass(config={"allow_inf_nan": False})
-class Args(ppo_klip_continuous.Args):
-    exp_name: str = Path(__file__).stem  # the name of this experiment
-    alpha: PositiveFloat = 2.0  # α, how far w Â goes where Â ≥ 0 before the gradient fades
-    eta: PositiveFloat = 0.6  # η, the same for Â log w where Â < 0 (--clip-coef: of the value loss and the tags alone)
-
-
-def surrogate(new_logprob, old_logprob, advantages, clip_coef, alpha=2.0, eta=0.6):
-    """Per-sample objective, to be maximised. All tensors (N,); clip_coef, the ε of the value loss, is not used."""
+def surrogate(
+    new_logprob,
+    old_logprob,
+    advantages,
+    clip_coef,
+    alpha: Annotated[float, "α, how far (w - 1) Â goes where Â ≥ 0 before the gradient fades"] = 2.0,
+    eta: Annotated[float, "η, the same for Â log w where Â < 0"] = 0.6,
+):
+    """Per-sample objective, to be maximised. All tensors (N,). It has no ε."""
     log_ratio = new_logprob - old_logprob
     ratio = log_ratio.exp()
     fade_above = torch.tanh(torch.relu(ratio - 1) * advantages / alpha) ** 2
@@ -34,8 +31,3 @@ def surrogate(new_logprob, old_logprob, advantages, clip_coef, alpha=2.0, eta=0.
     beta = torch.where(advantages >= 0, -ratio * advantages * fade_above, -advantages * fade_below).detach()
     kl = old_logprob - new_logprob
     return ratio * advantages - beta * kl
-
-
-if __name__ == "__main__":
-    args, script = parse(Args)
-    script.train(args, partial(surrogate, alpha=args.alpha, eta=args.eta))

@@ -4,28 +4,24 @@ Here: w Â - β_t kl, β_t = -w Â gate, held constant. PPO-Clip's gate is a ste
 one takes a width to reach 1, in one of three shapes.
 """
 
-import sys
-from functools import partial
-from pathlib import Path
-from typing import Literal
+if __name__ == "__main__":
+    from loop import main
+
+    main(__file__)  # trains with the surrogate below
+
+from typing import Annotated, Literal
 
 import torch
-from pydantic import PositiveFloat
-from pydantic.dataclasses import dataclass
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import ppo_klip_continuous
-from betas.loop import parse
 
 
-@dataclass(config={"allow_inf_nan": False})
-class Args(ppo_klip_continuous.Args):
-    exp_name: str = Path(__file__).stem  # the name of this experiment
-    shape: Literal["ramp", "sigmoid", "softmin"] = "ramp"  # how β_t goes from 0 to PPO-Clip's
-    width: PositiveFloat = 0.1  # over how much of w (towards 0: PPO-Clip)
-
-
-def surrogate(new_logprob, old_logprob, advantages, clip_coef, shape="ramp", width=0.1):
+def surrogate(
+    new_logprob,
+    old_logprob,
+    advantages,
+    clip_coef,
+    shape: Annotated[Literal["ramp", "sigmoid", "softmin"], "how β_t goes from 0 to that of PPO-Clip"] = "ramp",
+    width: Annotated[float, "how much of w that takes; towards 0 it is PPO-Clip"] = 0.1,
+):
     """Per-sample objective, to be maximised. All tensors (N,), ε a scalar."""
     ratio = (new_logprob - old_logprob).exp()
     beta = (-ratio * advantages * gate(ratio, advantages, clip_coef, shape, width)).detach()
@@ -50,8 +46,3 @@ def gate(ratio, advantages, clip_coef, shape, width):
     other_distance = distance + band_width  # from the band's other edge; negative beyond that edge
     weight = torch.where(distance > 0, distance, other_distance).sigmoid()
     return torch.where((distance > 0) | (other_distance < 0), weight, 0.0)
-
-
-if __name__ == "__main__":
-    args, script = parse(Args)
-    script.train(args, partial(surrogate, shape=args.shape, width=args.width))

@@ -5,7 +5,6 @@ plots/make.py draws it with the other pictures. For files of your own, beside th
     python plots/design_axis.py mine        # betas/mine.py, into runs/design_axis.png
 """
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -21,12 +20,13 @@ from matplotlib.patches import Patch
 from theory import gradient, implied_beta
 
 import ppo_clip_continuous
+from betas import loop
 
 CLIP_COEF = ppo_clip_continuous.Args().clip_coef
+BETAS = HERE.parent / "betas"
 # In the order of the picture: the clip and what moves, adds or bends its edges; then what has none.
 FORMULAS = {
     "clip": r"$\beta_t=-w\hat{A}$ where it clips",
-    "clip_eps": r"as clip, edges 0.7, 1.3",
     "clip_higher": r"as clip, edges 0.8, 1.28",
     "dual_clip": r"as clip, and $w>3$, $\hat{A}<0$",
     "rollback": r"1.3 times that of clip",
@@ -52,37 +52,59 @@ AGAINST = {"facecolor": "0.9", "edgecolor": "none"}
 
 def names():
     """The clip and the files of betas/ that came with it: a file of the user's may be unfinished."""
-    return [name for name in FORMULAS if name == "clip" or (HERE.parent / "betas" / f"{name}.py").exists()]
+    return [name for name in FORMULAS if name == "clip" or (BETAS / f"{name}.py").exists()]
 
 
 def surrogate_of(name):
-    """The surrogate of the clip, or of a file of betas/."""
-    return (ppo_clip_continuous if name == "clip" else importlib.import_module(f"betas.{name}")).surrogate
+    """The surrogate of the clip or of a file of betas/, and its ε: the file's own default, or else that of the clip."""
+    if name == "clip":
+        return ppo_clip_continuous.surrogate, CLIP_COEF
+    surrogate = loop.load(BETAS / f"{name}.py").surrogate
+    _, epsilon = loop.parameters_of(surrogate)
+    if epsilon is None:
+        epsilon = CLIP_COEF
+    loop.check_surrogate(surrogate, epsilon)
+    return surrogate, epsilon
 
 
-def factor(name, ratio, advantages):
+def surrogates_of(names):
+    """What surrogate_of returns for each of these names, {name: (surrogate, ε)}, without those of files that fail.
+
+    A file may be the reader's, and unfinished: one that fails is named on standard error.
+    """
+    found = {}
+    for name in names:
+        try:
+            found[name] = surrogate_of(name)
+        except Exception as error:
+            print(f"not drawn: betas/{name}.py: {type(error).__name__}: {error}", file=sys.stderr)
+    return found
+
+
+def factor(surrogate, epsilon, ratio, advantages):
     """g / Â, where g is a surrogate's derivative in log π_new; arrays of one shape, log π_old is 0, no Â is 0."""
-    return gradient(surrogate_of(name), ratio, advantages) / advantages
+    return gradient(surrogate, ratio, advantages, epsilon) / advantages
 
 
-def draw_plane(ax, name):
+def draw_plane(ax, name, surrogate, epsilon):
     ratio, advantages = np.meshgrid(RATIOS, np.linspace(-2, 2, 200))  # an even number, so that no Â is 0
-    beta = implied_beta(surrogate_of(name), ratio, advantages)
+    beta = implied_beta(surrogate, ratio, advantages, epsilon)
     image = ax.pcolormesh(ratio, advantages, beta, cmap="PiYG", vmin=-LARGEST, vmax=LARGEST, rasterized=True)
     ax.axhline(0, color="0.35", linewidth=0.6)
     ax.set(xlim=(0, RATIOS[-1]), xticks=[0, 1, 2, 3], yticks=[-2, 0, 2])
     ax.tick_params(labelbottom=False)
     ax.grid(False)
     ax.set_title(f"{name}\n", loc="left", fontweight="bold", fontsize=12)
-    ax.text(0, 1.05, FORMULAS.get(name, ""), transform=ax.transAxes, fontsize=11).set_in_layout(False)
+    formula = FORMULAS.get(name, rf"$\epsilon={epsilon:g}$")
+    ax.text(0, 1.05, formula, transform=ax.transAxes, fontsize=11).set_in_layout(False)
     return image
 
 
-def draw_factor(ax, name):
+def draw_factor(ax, surrogate, epsilon):
     ax.axhspan(-9, 0, **AGAINST, zorder=0)
     ax.plot(RATIOS, RATIOS, **FREE)
     for sign, look in SIGNS.items():
-        ax.plot(RATIOS, factor(name, RATIOS, np.full_like(RATIOS, sign)), **look)
+        ax.plot(RATIOS, factor(surrogate, epsilon, RATIOS, np.full_like(RATIOS, sign)), **look)
     ax.set(xlim=(0, RATIOS[-1]), ylim=(-1.4, 3.4), xticks=[0, 1, 2, 3], yticks=[-1, 0, 1, 2, 3], xlabel="$w$")
     ax.grid(False)
 
@@ -114,8 +136,9 @@ def draw_key(upper, lower, image):
 
 
 def design_axis(shown=None):
-    """Two panels a method (of names() if none is given), and a key in the last place."""
-    shown = shown or names()
+    """Two panels a method, and a key in the last place. shown is what surrogates_of returns; by default of names()."""
+    shown = shown or surrogates_of(names())
+    methods = list(shown.items())
     columns = min(5, len(shown) + 1)
     bands = -(-(len(shown) + 1) // columns)
     figure = Figure((2.2 * columns, 3.9 * bands), layout="constrained")
@@ -126,10 +149,11 @@ def design_axis(shown=None):
             upper.set_axis_off()
             lower.set_axis_off()
             continue
-        image = draw_plane(upper, shown[place])
-        draw_factor(lower, shown[place])
+        name, (surrogate, epsilon) = methods[place]
+        image = draw_plane(upper, name, surrogate, epsilon)
+        draw_factor(lower, surrogate, epsilon)
         for ax in (upper, lower):
-            for edge in (1 - CLIP_COEF, 1 + CLIP_COEF):
+            for edge in (1 - epsilon, 1 + epsilon):
                 ax.axvline(edge, **EDGE)
         if place % columns == 0:
             upper.set_ylabel(r"$\hat{A}$", rotation=0, fontsize=12)
@@ -149,12 +173,14 @@ def main(names: tyro.conf.Positional[tuple[str, ...]], out: Path = Path("runs/de
         out: the picture: .png, .svg or .pdf
     """
     for name in names:
-        if not (HERE.parent / "betas" / f"{name}.py").exists():
+        if not (BETAS / f"{name}.py").exists():
             sys.exit(f"error: {name}: there is no betas/{name}.py")
-    figure = design_axis(["clip", *names])
+    shown = surrogates_of(["clip", *names])
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out)
+    design_axis(shown).savefig(out)
     print(out)
+    if len(shown) < 1 + len(set(names)):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ ROUNDING = 1e-9  # the difference of two floats that stands for 0
 
 def scalar(new_logprob, old_logprob, advantages, _, estimator="k3"):
     """kl_scalar's surrogate at its default β, with an estimator of the KL that is a function of w alone."""
-    batch = SimpleNamespace(logprobs=old_logprob)  # what these estimators read of a Batch
+    batch = SimpleNamespace(old_logprobs=old_logprob)  # what these estimators read of a Batch
     kl = ppo_kl_scalar_continuous.kl_estimate(estimator, None, new_logprob, batch)
     return ppo_kl_scalar_continuous.surrogate(new_logprob, old_logprob, advantages, BETA, kl)
 
@@ -38,11 +38,12 @@ LOOKS = {"clip": STYLES["clip"], "klip": STYLES["klip"], "phi": STYLES["phi"], "
 def objective_and_gradient(surrogate, ratio, advantages, clip_coef):
     """A surrogate's objective and its derivative in log π_new; ratio and advantages are arrays of one shape, log π_old
     is 0."""
-    new_logprob = torch.tensor(ratio, dtype=torch.float64).log().requires_grad_()
-    advantages = torch.tensor(advantages, dtype=torch.float64)
+    new_logprob = torch.tensor(ratio.ravel(), dtype=torch.float64).log().requires_grad_()
+    advantages = torch.tensor(advantages.ravel(), dtype=torch.float64)
+    clip_coef = torch.as_tensor(clip_coef, dtype=torch.float64)
     objective = surrogate(new_logprob, torch.zeros_like(new_logprob), advantages, clip_coef)
     (derivative,) = torch.autograd.grad(objective.sum(), new_logprob)
-    return objective.detach().numpy(), derivative.numpy()
+    return objective.detach().numpy().reshape(ratio.shape), derivative.numpy().reshape(ratio.shape)
 
 
 def gradient(surrogate, ratio, advantages, clip_coef=CLIP_COEF):

@@ -9,8 +9,6 @@ page.html is its text and its controls, page.js moves what is prepared here: no 
 """
 
 import base64
-import importlib
-import inspect
 import json
 import re
 import shlex
@@ -43,6 +41,7 @@ import ppo_clip_continuous
 import ppo_kl_scalar_continuous
 import ppo_klip_continuous
 import ppo_phi_continuous
+from betas import loop
 
 EPSILONS = np.round(np.arange(0.05, 0.501, 0.05), 2)
 # Centres of cells, so that no edge 1 ± ε and no zero is in the middle of one.
@@ -168,16 +167,12 @@ def surrogates(folder=ROOT / "betas"):
         if path.name == "loop.py":
             continue
         try:
-            module = importlib.import_module(f"betas.{path.stem}")
+            module = loop.load(path)
+            loop.check_surrogate(module.surrogate, theory.CLIP_COEF)
             found[path.stem] = (module.surrogate, module.__doc__ or "")
         except Exception as error:  # the file may be the user's, and unfinished
             failures.append(f"betas/{path.name}: {type(error).__name__}: {error}")
     return found, failures
-
-
-def with_epsilon(surrogate, epsilon):
-    """The surrogate with this ε as its `eps`, where it has one beside clip_coef, as spo and rollback do."""
-    return partial(surrogate, eps=epsilon) if "eps" in inspect.signature(surrogate).parameters else surrogate
 
 
 def coefficient(surrogate):
@@ -187,10 +182,9 @@ def coefficient(surrogate):
     lines = []
     for epsilon in EPSILONS:
         clip_coef = torch.tensor(epsilon, dtype=torch.float64)
-        at_epsilon = with_epsilon(surrogate, epsilon)
-        beta = theory.implied_beta(at_epsilon, ratio, advantages, clip_coef)
+        beta = theory.implied_beta(surrogate, ratio, advantages, clip_coef)
         signs = np.repeat([1.0, -1.0], len(LINE_RATIOS))
-        factor = theory.gradient(at_epsilon, np.tile(LINE_RATIOS, 2), signs, clip_coef) / signs
+        factor = theory.gradient(surrogate, np.tile(LINE_RATIOS, 2), signs, clip_coef) / signs
         planes.append(pack(beta))
         lines.append(pack(factor))
     return planes, lines

@@ -12,8 +12,8 @@ import copy
 import sys
 import tempfile
 from contextlib import chdir
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -21,8 +21,6 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import torch
 import tyro
-from pydantic import Field, PositiveInt
-from pydantic.dataclasses import dataclass
 
 import ppo_clip_continuous
 import ppo_kl_scalar_continuous
@@ -33,8 +31,8 @@ from betas import none, rollback, spo
 @dataclass
 class Args:
     env_id: str = "HalfCheetah-v4"  # the task
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # the seed of the run
-    iteration: PositiveInt = 150  # the iteration whose update is recorded, counted from 1
+    seed: int = 0  # the seed of the run
+    iteration: int = 150  # the iteration whose update is recorded, counted from 1
     out: Path = ROOT / "study" / "updates.npz"  # the file to write
 
 
@@ -44,23 +42,23 @@ class Recorded(Exception):
 
 def start_and_minibatches(args, iteration):
     """Trains PPO-Clip until an iteration's update. Returns a copy of what that update starts from, (agent, adam,
-    learning_rate, clip_coef), and its minibatches in the order of their steps."""
+    learning_rate), and its minibatches in the order of their steps."""
     steps = args.update_epochs * args.num_minibatches
     compile_update = ppo_clip_continuous.compile_update
     calls = 0
     start = []
     minibatches = []
 
-    def recording(*first_inputs):
+    def recording(cuda):
         """What train takes for the compiled update: that, and a record of what it is called with."""
-        update = compile_update(*first_inputs)
+        update = compile_update(cuda)
 
         def recording_update(*inputs):
             nonlocal calls
             calls += 1
-            *_, agent, adam, learning_rate, clip_coef, minibatch = inputs
+            _, _, agent, adam, learning_rate, *_, minibatch = inputs
             if calls == (iteration - 1) * steps + 1:
-                start.extend(copy.deepcopy([agent, adam, learning_rate, clip_coef]))
+                start.extend(copy.deepcopy([agent, adam, learning_rate]))
             if start:
                 minibatches.append(minibatch)
             if len(minibatches) == steps:
@@ -82,26 +80,29 @@ def start_and_minibatches(args, iteration):
 
 def clip_update(surrogate, start, minibatches):
     """The log w (N,) that each step of an update with a surrogate of clip's signature sees."""
-    agent, adam, learning_rate, clip_coef = copy.deepcopy(start)
+    agent, adam, learning_rate = copy.deepcopy(start)
     args = ppo_klip_continuous.Args()
+    clip_coef = torch.tensor(args.clip_coef, dtype=torch.float64)
     for minibatch in minibatches:
-        log_ratio, _ = ppo_klip_continuous.update(args, surrogate, agent, adam, learning_rate, clip_coef, minibatch)
+        inputs = (args, surrogate, agent, adam, learning_rate, clip_coef, clip_coef, minibatch)
+        log_ratio, _ = ppo_klip_continuous.update(*inputs)
         yield log_ratio
 
 
 def kl_fixed_update(start, minibatches):
     """The same with the fixed KL penalty, whose minibatches hold the old policy's mean and log std, too."""
-    agent, adam, learning_rate, clip_coef = copy.deepcopy(start)
+    agent, adam, learning_rate = copy.deepcopy(start)
     old_agent = start[0]
     args = ppo_kl_scalar_continuous.Args()
     surrogate = ppo_kl_scalar_continuous.surrogate
+    vloss_clip_coef = torch.tensor(args.clip_coef, dtype=torch.float64)
     beta = torch.tensor(args.beta, dtype=torch.float64)
     for minibatch in minibatches:
         with torch.no_grad():
             old_mean = old_agent.actor_mean(minibatch.obs)
             old_logstd = old_agent.actor_logstd.expand_as(old_mean)
         with_old_policy = ppo_kl_scalar_continuous.Batch(*minibatch, old_mean, old_logstd)
-        inputs = (args, surrogate, agent, adam, learning_rate, clip_coef, beta, with_old_policy)
+        inputs = (args, surrogate, agent, adam, learning_rate, vloss_clip_coef, beta, with_old_policy)
         log_ratio, _ = ppo_kl_scalar_continuous.update(*inputs)
         yield log_ratio
 
@@ -110,7 +111,7 @@ def in_rollout_order(columns, minibatches, epochs):
     """A column of the minibatches, (N,) each, as (epochs, samples) with every sample in one place in all epochs."""
     table = torch.stack(list(columns)).reshape(epochs, -1).numpy()
     # An epoch's samples are shuffled; log π_old, and Â where two agree in it, tell which is which.
-    old_logprobs = torch.stack([minibatch.logprobs for minibatch in minibatches]).reshape(epochs, -1).numpy()
+    old_logprobs = torch.stack([minibatch.old_logprobs for minibatch in minibatches]).reshape(epochs, -1).numpy()
     advantages = torch.stack([minibatch.advantages for minibatch in minibatches]).reshape(epochs, -1).numpy()
     order = np.stack([np.lexsort(keys) for keys in zip(advantages, old_logprobs, strict=True)])
     return np.take_along_axis(table, order, axis=1)
@@ -120,7 +121,7 @@ def main(args):
     out = args.out.resolve()
     train_args = ppo_clip_continuous.Args(env_id=args.env_id, seed=args.seed)
     iterations = train_args.total_timesteps // (train_args.num_envs * train_args.num_steps)
-    if args.iteration > iterations:
+    if not 1 <= args.iteration <= iterations:
         ppo_clip_continuous.fail(f"--iteration {args.iteration}: a run has {iterations}; choose one of them")
     if not out.parent.is_dir():
         ppo_clip_continuous.fail(f"--out {args.out}: there is no folder {out.parent}; make it, or choose another")

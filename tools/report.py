@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from dataclasses import asdict, fields
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -72,10 +72,14 @@ def fail(message):
     sys.exit(2)
 
 
+class Unusable(Exception):
+    """A script that nothing can be trained with. The message names it and says why, in one line."""
+
+
 @cache
 def parsed(run):
-    """The Args with which a run is to be trained, and the module whose training it is: the script, or for a file of
-    betas/ the ppo_klip of its actions. Ends the program if the script refuses the arguments."""
+    """The arguments with which a run is to be trained, and the files that say what is trained: the script, or for a
+    file of betas/ the script whose loop it uses and the file. Ends the program if the script refuses the arguments."""
     if not (ROOT / run.script).is_file():
         fail(f"variant {run.variant}: there is no script {run.script}")
     if {"--help", "-h"} & set(run.arguments):
@@ -84,43 +88,60 @@ def parsed(run):
         sys.path.insert(0, str(ROOT))
     try:
         import tyro
-
     except ImportError as error:
         fail(f"{error}, in {sys.executable}: install requirements.txt there, or leave PYTHON unset")
     try:
-        module = importlib.import_module(run.script.removesuffix(".py").replace("/", "."))
-    except Exception as error:  # the file may be the user's, and unfinished
-        said = f"{type(error).__name__}: {error}"
-        fail(f"variant {run.variant}: {run.script} cannot be imported by {sys.executable}: {said}")
-    if run.script.startswith("betas/"):
-        loop = importlib.import_module("betas.loop")
-        args, module = loop.parse(module.Args, arguments=run.arguments, prog=run.script)
-    else:
-        args = tyro.cli(module.Args, prog=run.script, args=run.arguments)
+        if run.script.startswith("betas/"):
+            loop = importlib.import_module("betas.loop")
+            args, script, _ = loop.parse(ROOT / run.script, run.arguments, prog=run.script)
+            sources = (Path(script.__file__), ROOT / run.script)
+        else:
+            script = importlib.import_module(run.script.removesuffix(".py"))
+            args = tyro.cli(script.Args, prog=run.script, args=run.arguments)
+            script.check(args)
+            sources = (ROOT / run.script,)
+    except Exception as error:  # the script may be the user's, and unfinished
+        first_line, _, _ = str(error).partition("\n")
+        raise Unusable(f"{run.script}: {type(error).__name__}: {first_line}") from None
     name = f"{args.env_id}__{args.exp_name}__{args.seed}"
     if not f"/{run.name}".endswith(f"/{name}"):
         fail(f"{run.name} would be {name}: tasks, seeds (as 0,1) and names have flags of their own; see --help")
-    return args, module
+    return args, sources
 
 
 def asked(run):
-    """The Args with which a run is to be trained. Ends the program if the script refuses them."""
+    """The arguments with which a run is to be trained."""
     return parsed(run)[0]
 
 
-def version_of(run):
-    """The script_sha256 that a run has if it is trained now."""
-    args, module = parsed(run)
-    return module.script_sha256(args)
+def unusable_scripts(runs):
+    """The scripts of runs that nothing can be trained with, and why, {script: line}."""
+    found = {}
+    with redirect_stdout(sys.stderr):  # what a file or a task prints is no line of the plan
+        for run in runs:
+            if run.script in found:
+                continue
+            try:
+                asked(run)
+            except Unusable as error:
+                found[run.script] = str(error)
+    return found
+
+
+def changed(run, folder):
+    """The files that say what a run trains of which its folder has no copy, or another one."""
+    _, sources = parsed(run)
+    found = []
+    for source in sources:
+        copy = folder / source.name
+        if not copy.is_file() or copy.read_bytes() != source.read_bytes():
+            found.append(source.relative_to(ROOT).as_posix())
+    return found
 
 
 def differences(have, want, ignored):
-    """In what the arguments of a run, a dict, are not those wanted, a script's Args.
-
-    A run of before may lack an argument that is new in its script: it has the default.
-    """
-    have = {field.name: field.default for field in fields(want)} | have
-    want = json.loads(json.dumps(asdict(want)))
+    """In what the arguments of a run, a dict, are not those that asked returns."""
+    want = json.loads(json.dumps(vars(want), default=str))  # as in the run's result.json
     if have.get("compile") is False:
         want = want | {"compile": False}  # without a C++ compiler a run goes on uncompiled
     return [f"{k} {have.get(k)}, not {v}" for k, v in want.items() if k not in ignored and have.get(k) != v]
@@ -158,18 +179,18 @@ def inspect(run, base, queued=(), failed=()):
         result = read_result(folder / "result.json")
         if isinstance(result, str):
             return State("damaged", f"its result.json is none ({result}): move {folder} away")
-        args = asked(run)
-        wrong = differences(result["args"], args, NOT_TRAINING)
-        if not wrong and result["script_sha256"] != version_of(run):
-            wrong = [f"{run.script} has changed since"]
+        try:
+            wrong = differences(result["args"], asked(run), NOT_TRAINING)
+        except Unusable as error:
+            return State("failed", str(error))
+        if not wrong:
+            wrong = [f"{name} has changed since" for name in changed(run, folder)]
         if wrong:
             return State("differs", "; ".join(wrong) + f": move {folder} away, or use --into NAME")
         if result["diverged_at"] is not None:
             return State("diverged", f"at step {result['diverged_at']}, log {log}", result)
-        if not args.save_model or "eval_returns" in result:
-            no_return = "no return, because no episode ended in the last tenth of its steps"
-            return State("done", no_return if result["final_return"] is None else "", result)
-    # Without a result, or before the model that it saves was evaluated.
+        no_return = "no return, because no episode ended in the last tenth of its steps"
+        return State("done", no_return if result["final_return"] is None else "", result)
     lines = (log.read_text(encoding="utf-8", errors="replace").splitlines() or [""]) if log.is_file() else []
     if lines and locked(log):
         return State("running", "starting" if lines[-1].startswith("===") else lines[-1])
@@ -298,15 +319,21 @@ def main(args, lines):
             fail(f"two runs are called {name}: give a variant an --exp-name of its own, or a seed once")
     queued = in_slurm(args.base, required=args.mode == "slurm") if args.mode in ("slurm", "status") else ()
     failed = dict(line.split("\t") for line in args.failed.splitlines())
-    if args.mode in ("train", "slurm"):
-        for run in runs:
-            asked(run)
+    unusable = unusable_scripts(runs) if args.mode != "status" else {}
     states = {run: inspect(run, args.base, queued, failed) for run in runs}
+    for run in runs:
+        if run.script in unusable:
+            states[run] = State("failed", unusable[run.script])
     if args.mode in ("train", "slurm"):
+        for line in unusable.values():
+            print(f"error: {line}", file=sys.stderr)
         for line in remarks(states, ("damaged", "differs")):
             print(line, file=sys.stderr)
-        left = [run.name in queued or state.word not in TO_TRAIN for run, state in states.items()]
-        print(*(line for line, done in zip(lines, left, strict=True) if not done), sep="\n")
+        if all(run.script in unusable for run in runs):
+            return 2
+        for line, (run, state) in zip(lines, states.items(), strict=True):
+            if state.word in TO_TRAIN and run.name not in queued and run.script not in unusable:
+                print(line)
         return 0
 
     drawn = args.mode != "end" or draw(states, args.base)
