@@ -138,7 +138,6 @@ def test_an_eps_of_a_file_s_own_became_the_clip_coef():
 @pytest.mark.parametrize("kind", ["continuous", "cartpole"])
 def test_every_argument_that_decides_bits_is_tried(kind):
     others = {"exp_name", "run_name", "cuda", "track", "wandb_project_name", "wandb_entity", "capture_video"}
-    others.add("torch_deterministic")
     args = load(ROOT / f"ppo_kl_scalar_{kind}.py").Args
     old = {f"ppo_kl_scalar_{kind}.py": "vloss_clip_coef"}
     found = same_bits.comparisons(old, dict.fromkeys(old, "changed"))
