@@ -64,7 +64,7 @@ class Args:
     anneal_lr: bool = True  # anneal the learning rate linearly to 0
     gamma: float = 0.99  # the discount factor γ
     gae_lambda: float = 0.95  # the λ of generalised advantage estimation
-    num_minibatches: int = 8  # minibatches per epoch (of 2^k samples, so that clip and klip agree to the bit)
+    num_minibatches: int = 8  # minibatches per epoch
     update_epochs: int = 10  # the number of epochs per rollout
     norm_adv: Literal["rollout", "minibatch", "none"] = "rollout"  # over what to normalise advantages
     clip_coef: float = 0.2  # ε, the half width of the band [1-ε, 1+ε]
@@ -79,10 +79,9 @@ class Args:
 def surrogate(new_logprob, old_logprob, advantages, clip_coef):
     """Per-sample objective, to be maximised. All tensors (N,), ε a scalar; Theorem 2."""
     ratio = (new_logprob - old_logprob).exp()
-    # By how much w is outside the band, where the clip switches the sample off; 0 elsewhere.
-    above = torch.where((ratio > 1 + clip_coef) & (advantages > 0), ratio - (1 + clip_coef), 0.0)
-    below = torch.where((ratio < 1 - clip_coef) & (advantages < 0), ratio - (1 - clip_coef), 0.0)
-    phi = (above + below) * advantages
+    clipped_ratio = ratio.clamp(1 - clip_coef, 1 + clip_coef)
+    kill = ((ratio > 1 + clip_coef) & (advantages > 0)) | ((ratio < 1 - clip_coef) & (advantages < 0))
+    phi = torch.where(kill, (ratio - clipped_ratio) * advantages, 0.0)
     return ratio * advantages - phi
 
 
@@ -125,10 +124,9 @@ def fail(message):
 
 
 class DropInfo(gym.Wrapper):
-    """Drop the environment's info, which nothing here reads: merging that of all environments takes a tenth of a step.
+    """Drop the environment's own info, which nothing here reads: merging that of all takes a tenth of a step.
 
-    Copy observations: the vector environment keeps an episode's last one while it resets the environment, and that may
-    return the same array each time.
+    Copy observations: some environments return the same array each time, and their reset would overwrite final_obs.
     """
 
     def reset(self, **kwargs):
@@ -167,8 +165,8 @@ class Agent(nn.Module):
 
     def __init__(self, obs_dim, num_actions):
         super().__init__()
-        self.critic = mlp(obs_dim, 1, head_std=1.0)
-        self.actor = mlp(obs_dim, num_actions, head_std=0.01)
+        self.critic = mlp(obs_dim, 1, head_gain=1.0)
+        self.actor = mlp(obs_dim, num_actions, head_gain=0.01)
 
     def forward(self, obs, actions):
         """obs (N, obs_dim), actions (N,) -> log π(a|s) (N,), entropy (N,), value (N,)."""
@@ -179,15 +177,15 @@ class Agent(nn.Module):
         return logprob, entropy, self.critic(obs).squeeze(-1)
 
 
-def mlp(inputs, outputs, head_std):
-    """Two hidden layers of 64 tanh units and a linear head. Orthogonal weights of gain √2, or head_std; zero biases.
+def mlp(inputs, outputs, head_gain):
+    """Two hidden layers of 64 tanh units and a linear head. Orthogonal weights of gain √2, or head_gain; zero biases.
 
     The rollout uses the same network in numpy: change numpy_actor, too.
     """
     hidden1 = nn.Linear(inputs, 64)
     hidden2 = nn.Linear(64, 64)
     head = nn.Linear(64, outputs)
-    for layer, gain in ((hidden1, math.sqrt(2)), (hidden2, math.sqrt(2)), (head, head_std)):
+    for layer, gain in ((hidden1, math.sqrt(2)), (hidden2, math.sqrt(2)), (head, head_gain)):
         nn.init.orthogonal_(layer.weight, gain)
         nn.init.zeros_(layer.bias)
     return nn.Sequential(hidden1, nn.Tanh(), hidden2, nn.Tanh(), head)
@@ -302,7 +300,7 @@ def update(args, surrogate, agent, adam, learning_rate, clip_coef, vloss_clip_co
 
 
 def compile_update(cuda):
-    """update, compiled as one graph at its first call; not compiled where torch.compile lacks what it needs."""
+    """Compile update as one graph, at its first call. Return it as it is where torch.compile lacks what it needs."""
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     header = Path(sysconfig.get_path("include"), "Python.h")
     if not shutil.which(compiler) or not header.is_file():
@@ -326,9 +324,10 @@ def compile_update(cuda):
 
 
 def keep_cheap_guards(guards):
-    """Tell torch.compile to check numbers and lists at each call, but neither tensors nor networks.
+    """Tell torch.compile to check only numbers and the lengths of lists at each call.
 
-    A surrogate that keeps a memory in one of them is compiled anew each time, and at the ninth that is an error.
+    A surrogate that changes one of these from call to call is compiled anew each time, and the ninth time is an error.
+    Any other memory of a surrogate goes unnoticed.
     """
     return [guard.guard_type in ("CONSTANT_MATCH", "SEQUENCE_LENGTH") for guard in guards]
 
@@ -401,7 +400,7 @@ def make_run_folder(args):
 def train(args, surrogate=surrogate, sources=(__file__,)):
     """Train one agent, from the first rollout to result.json.
 
-    surrogate is what it maximises. sources are the files that say what is trained; the run's folder gets copies.
+    A file of betas/ passes another surrogate, and itself as one of the sources, of which the run's folder gets copies.
     """
     start_time = time.perf_counter()
     source_texts = [Path(source).read_bytes() for source in sources]  # now: a file may be edited while it runs
@@ -424,7 +423,7 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
     minibatch_size = batch_size // args.num_minibatches
     num_iterations = args.total_timesteps // batch_size
 
-    # Random streams that are independent of each other and of the first environment's. The third is of an evaluation.
+    # Random streams that are independent of each other and of the first environment's; tools/evaluate.py has the third.
     noise_seed, shuffle_seed, _, env_seed = np.random.SeedSequence(args.seed).spawn(4)
     noise_rng = np.random.default_rng(noise_seed)
     shuffle_rng = np.random.default_rng(shuffle_seed)
@@ -445,7 +444,7 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
     update_minibatch = compile_update(args.cuda) if args.compile else update
     args.compile = update_minibatch is not update  # logs and result.json say what was done, not what was asked for
 
-    # The run's folder and logs. Bad arguments have ended the program by now, so that they leave no folder behind.
+    # The run's folder and logs. Only --run-name and --track are unchecked by now: no other mistake leaves a folder.
     plain_args = json.loads(json.dumps(vars(args), default=str))  # what JSON cannot hold, such as a Path, as text
     folder = make_run_folder(args)
     for source, text in zip(sources, source_texts, strict=True):
@@ -467,7 +466,7 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
         except (wandb.Error, OSError) as error:
             shutil.rmtree(folder)
             fail(f"--track: {error} (to track offline, set WANDB_MODE=offline)")
-    if args.capture_video:
+    if args.capture_video:  # only now, since its folder did not exist before
         envs.envs[0] = gym.wrappers.RecordVideo(envs.envs[0], str(folder / "videos"))
     writer = SummaryWriter(folder)
     lines = [f"|{name}|{value}|" for name, value in plain_args.items()]
@@ -475,7 +474,7 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
 
     # The rollout: one row a step, one column an environment.
     obs = np.zeros((*rollout_shape, obs_dim), np.float32)
-    next_obs = np.zeros((*rollout_shape, obs_dim), np.float32)  # what each step led to, before any reset
+    reached_obs = np.zeros((*rollout_shape, obs_dim), np.float32)  # what each step led to, before any reset
     actions = np.zeros(rollout_shape, np.int64)
     rewards = np.zeros(rollout_shape)
     terminations = np.zeros(rollout_shape, bool)
@@ -507,16 +506,16 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
             rewards[t] = reward
             terminations[t] = termination
             dones[t] = termination | truncation
-            next_obs[t] = current_obs
+            reached_obs[t] = current_obs
             episode_return += rewards[t]
             episode_length += 1
             if dones[t].any():  # final_obs is an ended episode's last observation, current_obs the next one's first
                 done = dones[t]
-                next_obs[t, done] = np.stack(infos["final_obs"][done])
+                reached_obs[t, done] = np.stack(infos["final_obs"][done])
                 ended_episodes.extend(zip(episode_return[done], episode_length[done], strict=True))
                 episode_return[done] = 0
                 episode_length[done] = 0
-        if not all(np.isfinite(array).all() for array in (rewards, obs, next_obs)):
+        if not all(np.isfinite(array).all() for array in (rewards, obs, reached_obs)):
             divergence = "a reward or an observation of the environment"
             break
 
@@ -525,7 +524,7 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
         batch_actions = torch.as_tensor(actions, device=device).flatten(0, 1)
         with torch.no_grad():
             old_logprobs, _, old_values = agent(batch_obs, batch_actions)
-            next_values = agent.critic(torch.as_tensor(next_obs, device=device)).squeeze(-1).cpu().numpy()
+            next_values = agent.critic(torch.as_tensor(reached_obs, device=device)).squeeze(-1).cpu().numpy()
         values = old_values.cpu().numpy().reshape(rollout_shape)
         advantages = gae(rewards, values, next_values, terminations, dones, args.gamma, args.gae_lambda)
         returns = advantages + values

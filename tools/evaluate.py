@@ -62,10 +62,9 @@ def load_policy(script, checkpoint, env):
 
 def play(env, policy, episodes, seed):
     """The undiscounted returns of some episodes, which all go on from one random stream."""
-    env.reset(seed=seed)
     returns = []
-    for _ in range(episodes):
-        obs, _ = env.reset()
+    for episode in range(episodes):
+        obs, _ = env.reset(seed=seed if episode == 0 else None)
         total = 0.0
         for _ in range(MAX_STEPS):
             obs, reward, termination, truncation, _ = env.step(policy(obs))
