@@ -115,6 +115,7 @@ def load(path):
             redirect_stdout(printed),
             mock.patch.object(ppo_klip_continuous, "train", refuse_to_train),
             mock.patch.object(ppo_klip_cartpole, "train", refuse_to_train),
+            mock.patch.object(sys.modules[__name__], "main", refuse_to_train),
         ):
             spec.loader.exec_module(module)
     except SystemExit:
@@ -128,7 +129,7 @@ def load(path):
 
 
 def refuse_to_train(*_, **__):
-    """What a file that is being imported finds in place of a script's train()."""
+    """What a file that is being imported finds in place of what trains."""
     raise Unusable("it trains when it is imported; let it do so only if __name__ is '__main__'")
 
 

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import os
 import pty
+import re
 import shlex
 import shutil
 import signal
@@ -162,7 +163,7 @@ def test_a_wrong_argument_is_one_line(copy, arguments, named):
 
 
 @pytest.mark.parametrize(
-    "arguments, named", [("--total-timesteps 100", "--total-timesteps"), (f"--seeds {2**32}", "│ seed ")]
+    "arguments, named", [("--total-timesteps 100", "--total-timesteps"), (f"--seeds {2**32}", "--seed must")]
 )
 def test_arguments_that_the_scripts_refuse_start_nothing(copy, arguments, named):
     code, output = copy.call(*FEW, *arguments.split())
@@ -308,12 +309,62 @@ def test_a_failure_is_shown_does_not_stop_the_rest_and_is_retried_alone(copy):
     assert (copy.runs / "incomplete" / f"{CLIP}.1").is_dir()
 
 
-def test_a_file_of_betas_that_cannot_be_imported_is_one_line(copy):
+# Files of betas/ with which nothing can be trained, and what is said of them.
+SPO = (ROOT / "betas" / "spo.py").read_text(encoding="utf-8")
+UNUSABLE = {
+    "lost": ("import torc\n", "ModuleNotFoundError: No module named 'torc'"),
+    "ends": (SPO + "raise SystemExit(0)\n", "it ends the program when it is imported"),
+    "trains": (SPO + "import ppo_klip_cartpole as c\nc.train(c.Args(), surrogate)\n", "it trains when it is imported"),
+    "empty": ("import torch\n", "it has no surrogate"),
+    "sums": (
+        SPO.replace("beta * kl", "beta * kl.sum()").replace(").detach()", ")"),
+        "end the line of beta with .detach()",
+    ),
+}
+
+
+@pytest.fixture
+def copy_with_betas(copy):
+    """A copy of the project with those files beside spo.py."""
     (copy.folder / "betas").mkdir()
-    (copy.folder / "betas" / "mine.py").write_text("from betas.lop import parse\n")
-    code, output = copy.call("--variants", "mine")
-    assert code == 2 and output.count("\n") == 1
-    assert "betas/mine.py cannot be imported" in output and "No module named 'betas.lop'" in output
+    for name in ("loop", "spo"):
+        shutil.copy(ROOT / "betas" / f"{name}.py", copy.folder / "betas")
+    for name, (text, _) in UNUSABLE.items():
+        (copy.folder / "betas" / f"{name}.py").write_text(text, encoding="utf-8")
+    return copy
+
+
+@pytest.mark.parametrize("name", ["lost", "trains"])
+def test_a_file_of_betas_that_cannot_be_used_is_one_line(copy_with_betas, name):
+    code, output = copy_with_betas.call("--variants", name)
+    assert code == 2 and output.count("\n") == 1, output
+    assert output.startswith(f"error: betas/{name}.py: ") and UNUSABLE[name][1] in output
+    assert not copy_with_betas.runs.exists()
+
+
+def test_files_of_betas_that_cannot_be_used_stop_no_other_variant(copy_with_betas):
+    copy = copy_with_betas
+    arguments = (*PAIR, "--variants", ",".join(["spo", *UNUSABLE]))
+    code, output = copy.call(*arguments)
+    assert code == 1 and "6 runs: 1 done, 5 failed" in output, output
+    before, _, after = output.partition("1 runs to train")
+    for name, (_, told) in UNUSABLE.items():
+        assert re.search(rf"^error: betas/{name}\.py: .*{re.escape(told)}", before, re.MULTILINE), before
+        assert re.search(rf"^failed: .*: betas/{name}\.py: .*{re.escape(told)}", after, re.MULTILINE), after
+    assert list(copy.results()) == [f"{GATED}__spo__0"]
+    with (copy.folder / "betas" / "spo.py").open("a") as file:
+        file.write("surrogate = None\n")
+    code, output = copy.call(*PAIR, "--variants", "spo", "--status")
+    assert code == 1 and "1 runs: 1 failed" in output and "betas/spo.py: Unusable: it has no surrogate" in output
+
+
+def test_what_a_file_of_betas_prints_is_no_run(copy_with_betas):
+    copy = copy_with_betas
+    (copy.folder / "betas" / "talks.py").write_text(SPO + "print('hello\\tto all')\n", encoding="utf-8")
+    code, output = copy.call(*PAIR, "--variants", "talks")
+    assert code == 0 and "1 runs to train" in output and "1 runs: 1 done" in output, output
+    assert "talks.py prints: hello\tto all" in output
+    assert [path.stem for path in copy.runs.glob("logs/*")] == [f"{GATED}__talks__0"]
 
 
 def test_on_a_terminal_it_stops_at_ctrl_c(copy):

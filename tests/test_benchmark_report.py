@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import report
+from helpers import ROOT
 
 import ppo_clip_cartpole
 
@@ -31,6 +33,7 @@ def result(tmp_path_factory):
 
 def write(base, run, content):
     (base / run.name).mkdir(parents=True)
+    shutil.copy(ROOT / run.script, base / run.name)
     (base / run.name / "result.json").write_text(content if isinstance(content, str) else json.dumps(content))
 
 
@@ -45,6 +48,17 @@ def test_a_diverged_run_is_complete_and_counted(tmp_path, result):
     row = report.summary(states)[1]
     assert f"{result['final_return']:.1f} ± 0.0" in row and "4 of 5, 1 diverged" in row
     assert report.remarks(states, ["diverged"])[0].startswith(f"diverged: {runs[3].name}: at step 128")
+
+
+def test_a_script_that_is_no_longer_the_copy_in_the_folder_is_named(tmp_path, result):
+    write(tmp_path, run_of(), result)
+    assert report.inspect(run_of(), tmp_path).word == "done"
+    copy = tmp_path / run_of().name / run_of().script
+    copy.open("a").write("# another text\n")
+    state = report.inspect(run_of(), tmp_path)
+    assert state.word == "differs" and state.remark.startswith("ppo_clip_cartpole.py has changed since: move ")
+    copy.unlink()
+    assert report.inspect(run_of(), tmp_path).word == "differs"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 
 import cmarkgfm
 import pytest
+import tyro
 from cmarkgfm.cmark import Options
 from helpers import ROOT
 
@@ -44,9 +45,13 @@ def test_nothing_strays_to_the_top_level():
 
 
 def commands():
-    """Of the lines of all documents those that call a script at the top or benchmark.sh, from there on, as words."""
+    """Of the lines of all documents those that call a script at the top or benchmark.sh, from there on, as words.
+
+    Those that begin with the checkout of a commit are for the scripts of that commit.
+    """
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8").replace("\\\n", "")
+        text = re.sub(r"^```\ngit checkout .*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
         for match in TRAINS.finditer(text):
             words = shlex.split(text[match.start(1) :].partition("\n")[0], comments=True)
             yield pytest.param(words, id=f"{names(path)}: {' '.join(words)}")
@@ -84,9 +89,12 @@ def test_quoted_commands_fit_the_page(path):
 def test_commands_are_accepted(words):
     """Parsed, not run. mine stands for a file of the reader's own, and Slurm is not asked."""
     program, *arguments = words
+    if program.startswith("betas/"):
+        parse(ROOT / program.replace("mine", "spo"), arguments)
+        return
     if program != "./benchmark.sh":
-        module = program.removesuffix(".py").replace("/", ".").replace("mine", "spo")
-        parse(importlib.import_module(module).Args, arguments)
+        script = importlib.import_module(program.removesuffix(".py"))
+        script.check(tyro.cli(script.Args, args=arguments))
         return
     if "--slurm" in arguments:
         arguments = arguments[: arguments.index("--")]

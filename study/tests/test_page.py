@@ -18,7 +18,7 @@ from helpers import ROOT
 from playwright.sync_api import expect, sync_playwright
 
 import ppo_kl_scalar_continuous
-from betas import loop, spo
+from betas import loop
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -316,13 +316,15 @@ def test_runs_of_two_versions_have_no_common_mean():
 
 def test_the_command_that_trains_a_users_run_again_says_every_argument():
     """No default is asked, so it stays right when one changes."""
-    arguments = ["--env-id", "CartPole-v1", "--total-timesteps", "1000000", "--compile", "--eps", "0.5"]
-    args, _ = loop.parse(spo.Args, arguments)
-    recorded = {name: value for name, value in asdict(args).items() if name not in report.NOT_COMPARED}
-    row = run_row("CartPole-v1", "spo", 0, args=json.dumps(recorded))
+    path = ROOT / "betas" / "rollback.py"
+    arguments = ["--env-id", "CartPole-v1", "--total-timesteps", "1000000", "--compile", "--clip-coef", "0.5"]
+    args, _, _ = loop.parse(path, [*arguments, "--alpha", "0.1"])
+    recorded = {name: value for name, value in vars(args).items() if name not in report.NOT_COMPARED}
+    row = run_row("CartPole-v1", "rollback", 0, args=json.dumps(recorded))
     command = page.command(row).split()
-    assert command[:2] == ["python", "betas/spo.py"]
-    assert asdict(loop.parse(spo.Args, command[2:])[0]) == asdict(args)
+    assert command[:2] == ["python", "betas/rollback.py"]
+    again, _, _ = loop.parse(path, command[2:])
+    assert again == args
     assert page.command(run_row("CartPole-v1", "mine", 0, args=json.dumps(recorded | {"exp_name": "lost"}))) == ""
 
 
@@ -343,16 +345,26 @@ def test_every_variant_has_a_look_that_the_page_can_draw():
     page.looks([*compare.VARIANTS, *(f"mine{number}" for number in range(20))])
 
 
-def test_a_users_file_is_among_the_methods(tmp_path, monkeypatch):
-    folder = tmp_path / "betas"
-    folder.mkdir()
+def test_a_users_file_is_among_the_methods(tmp_path):
+    """At each ε that the slider has; and those that fail are named."""
     source = (ROOT / "betas" / "spo.py").read_text(encoding="utf-8")
-    (folder / "mine_of_test.py").write_text(source, encoding="utf-8")
-    (folder / "unfinished_of_test.py").write_text("import torch\nbeta = ")
-    (folder / "wrong_of_test.py").write_text("def surrogate(a, b, c, d):\n    return a + undefined\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    found = page.coefficients(*page.surrogates(folder))
-    assert {"mine_of_test", "clip"} <= set(found["methods"])
-    failures = " ".join(found["failures"])
-    assert "betas/unfinished_of_test.py: SyntaxError" in failures
-    assert "wrong_of_test: NameError" in failures
+    wrong = {
+        "unfinished": ("import torch\nbeta = ", "SyntaxError"),
+        "undefined": (source.replace("ratio = ", "ratio = undefined + "), "NameError"),
+        "trains": (
+            source + "import ppo_klip_cartpole as c\nc.train(c.Args(), surrogate)\n",
+            "it trains when it is imp",
+        ),
+        "ends": (source + "raise SystemExit('bye')\n", "it ends the program"),
+        "sums": (source.replace("beta * kl", "beta * kl.sum()").replace(").detach()", ")"), ".detach()"),
+        "empty": ("", "it has no surrogate"),
+    }
+    (tmp_path / "mine.py").write_text(source, encoding="utf-8")
+    for name, (text, _) in wrong.items():
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    found = page.coefficients(*page.surrogates(tmp_path))
+    assert "clip" in found["methods"] and not wrong.keys() & found["methods"].keys()
+    assert len(set(found["methods"]["mine"]["planes"])) == len(page.EPSILONS)
+    for name, (_, told) in wrong.items():
+        (line,) = (line for line in found["failures"] if line.startswith(f"betas/{name}.py: "))
+        assert told in line
