@@ -28,7 +28,9 @@ class Copy:
         self.folder = Path(folder) / "a copy"
         (self.folder / "plots").mkdir(parents=True)
         (self.folder / "tools").mkdir()
-        for path in (*ROOT.glob("ppo_*.py"), ROOT / "benchmark.sh", ROOT / "tools" / "report.py"):
+        (self.folder / "betas").mkdir()
+        others = [ROOT / name for name in ("benchmark.sh", "tools/report.py", "betas/loop.py")]
+        for path in (*ROOT.glob("ppo_*.py"), *others):
             shutil.copy(path, self.folder / path.relative_to(ROOT))
         self.program = self.folder / "benchmark.sh"
         self.runs = self.folder / "runs"
