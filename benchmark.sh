@@ -134,11 +134,11 @@ install() { # makes .venv and installs requirements.txt, unless that is done or 
   cp requirements.txt .venv/installed.txt
 }
 
-# Whether the run $name has ended: its result is written last.
+# Whether the run $name has ended; of one that diverged result.json says so.
 ended() { [ -e "$base/$name/result.json" ]; }
 
 launch() { # becomes the training of $name, which holds the lock on its log until it ends, however it ends
-  local number=1 aside=$base/incomplete/$name videos=videos${base#runs}/$name
+  local number=1 aside=$base/incomplete/$name
   mkdir -p "${log%/*}" || exit
   exec 9>> "$log" || exit
   if command -v flock > /dev/null; then
@@ -146,7 +146,6 @@ launch() { # becomes the training of $name, which holds the lock on its log unti
   fi
   ! ended || exit 0
   if [ -e "$base/$name" ]; then
-    [ ! -e "$videos" ] || mv "$videos" "$base/$name/videos" || exit
     while [ -e "$aside.$number" ]; do
       number=$((number + 1))
     done

@@ -4,9 +4,11 @@ Maximises, per sample, with the ratio w = π_new(a|s) / π_old(a|s) and the adva
 
     w Â - Φ,   Φ = (w - (1+ε)) Â  if w > 1+ε and Â > 0;   (w - (1-ε)) Â  if w < 1-ε and Â < 0;   0 elsewhere
 
-So PPO-Clip's objective min(w Â, clip(w, 1-ε, 1+ε) Â) is a surrogate w Â without a clip, less what w Â gains beyond the
-band [1-ε, 1+ε] (Theorem 2 of Colletti & Holzinger 2026, arXiv 2606.23932). From the same seed on the same machine both
-end with the same parameters, bit for bit (params_sha256): docs/exactness.md says why.
+This is PPO-Clip's objective min(w Â, clip(w, 1-ε, 1+ε) Â), written as w Â less what it gains beyond the band [1-ε, 1+ε]
+(Theorem 2 of Colletti & Holzinger 2026, arXiv 2606.23932).
+
+With the same seed on the same machine ppo_clip, ppo_klip and ppo_phi end with the same parameters, bit for bit
+(params_sha256), if a minibatch has 2^k samples: docs/exactness.md says why.
 
 docs/cleanrl.md says what differs from CleanRL.
 
@@ -50,7 +52,7 @@ class Args:
     track: bool = False  # track the run with Weights & Biases (offline with WANDB_MODE=offline)
     wandb_project_name: str = "klip-ppo"  # the W&B project
     wandb_entity: str | None = None  # the W&B entity (team)
-    capture_video: bool = False  # record videos of the agent (in `videos/{run_name}`)
+    capture_video: bool = False  # record videos of the agent, in the run's folder
     save_model: bool = False  # save `agent.pt` in the run's folder (tools/evaluate.py plays it)
     run_name: str | None = None  # folder in `runs/`; `{env_id}__{exp_name}__{seed}__{unix time}` if not given
 
@@ -62,7 +64,7 @@ class Args:
     anneal_lr: bool = True  # anneal the learning rate linearly to 0
     gamma: float = 0.99  # the discount factor γ
     gae_lambda: float = 0.95  # the λ of generalised advantage estimation
-    num_minibatches: int = 32  # minibatches per epoch (of 2^k samples, so that clip and klip agree to the bit)
+    num_minibatches: int = 32  # minibatches per epoch
     update_epochs: int = 10  # the number of epochs per rollout
     norm_adv: Literal["rollout", "minibatch", "none"] = "rollout"  # over what to normalise advantages
     clip_coef: float = 0.2  # ε, the half width of the band [1-ε, 1+ε]
@@ -77,41 +79,36 @@ class Args:
 def surrogate(new_logprob, old_logprob, advantages, clip_coef):
     """Per-sample objective, to be maximised. All tensors (N,), ε a scalar; Theorem 2."""
     ratio = (new_logprob - old_logprob).exp()
-    # By how much w is outside the band, where the clip switches the sample off; 0 elsewhere.
-    above = torch.where((ratio > 1 + clip_coef) & (advantages > 0), ratio - (1 + clip_coef), 0.0)
-    below = torch.where((ratio < 1 - clip_coef) & (advantages < 0), ratio - (1 - clip_coef), 0.0)
-    phi = (above + below) * advantages
+    clipped_ratio = ratio.clamp(1 - clip_coef, 1 + clip_coef)
+    kill = ((ratio > 1 + clip_coef) & (advantages > 0)) | ((ratio < 1 - clip_coef) & (advantages < 0))
+    phi = torch.where(kill, (ratio - clipped_ratio) * advantages, 0.0)
     return ratio * advantages - phi
 
 
 def check(args):
     """End the program with one line if an argument has a value that nothing can be trained with."""
-    batch_size = args.num_envs * args.num_steps
-    requirements = {
-        "exp_name": (is_folder_name(args.exp_name), "name a folder below runs/"),
-        "seed": (0 <= args.seed < 2**32, "lie in [0, 2^32)"),
-        "run_name": (args.run_name is None or is_folder_name(args.run_name), "name a folder below runs/"),
-        "learning_rate": (0 < args.learning_rate < math.inf, "lie in (0, inf)"),
-        "num_envs": (args.num_envs >= 1, "be at least 1"),
-        "num_steps": (args.num_steps >= 1, "be at least 1"),
-        "total_timesteps": (args.total_timesteps >= batch_size, f"be at least one rollout, {batch_size} steps"),
-        "gamma": (0 <= args.gamma <= 1, "lie in [0, 1]"),
-        "gae_lambda": (0 <= args.gae_lambda <= 1, "lie in [0, 1]"),
-        "num_minibatches": (
-            args.num_minibatches >= 1 and batch_size % args.num_minibatches == 0,
-            f"divide num_envs * num_steps = {batch_size}",
-        ),
-        "update_epochs": (args.update_epochs >= 1, "be at least 1"),
-        "clip_coef": (0 < args.clip_coef < 1, "lie in (0, 1)"),
-        "vloss_clip_coef": (args.vloss_clip_coef is None or 0 < args.vloss_clip_coef < math.inf, "lie in (0, inf)"),
-        "ent_coef": (0 <= args.ent_coef < math.inf, "lie in [0, inf)"),
-        "vf_coef": (0 <= args.vf_coef < math.inf, "lie in [0, inf)"),
-        "max_grad_norm": (0 < args.max_grad_norm < math.inf, "lie in (0, inf)"),
-        "target_kl": (args.target_kl is None or 0 < args.target_kl < math.inf, "lie in (0, inf)"),
-    }
-    for name, (is_met, requirement) in requirements.items():
+
+    def require(name, is_met, requirement):
         if not is_met:
             fail(f"--{name.replace('_', '-')} must {requirement}, not {getattr(args, name)!r}")
+
+    batch_size = args.num_envs * args.num_steps
+    for name in ("num_envs", "num_steps", "num_minibatches", "update_epochs"):
+        require(name, getattr(args, name) >= 1, "be at least 1")
+    for name in ("learning_rate", "max_grad_norm"):
+        require(name, 0 < getattr(args, name) < math.inf, "lie in (0, inf)")
+    for name in ("ent_coef", "vf_coef"):
+        require(name, 0 <= getattr(args, name) < math.inf, "lie in [0, inf)")
+    for name in ("gamma", "gae_lambda"):
+        require(name, 0 <= getattr(args, name) <= 1, "lie in [0, 1]")
+    for name in ("target_kl", "vloss_clip_coef"):
+        require(name, getattr(args, name) is None or 0 < getattr(args, name) < math.inf, "lie in (0, inf)")
+    for name in ("exp_name", "run_name"):
+        require(name, getattr(args, name) is None or is_folder_name(getattr(args, name)), "name a folder below runs/")
+    require("seed", 0 <= args.seed < 2**32, "lie in [0, 2^32)")
+    require("clip_coef", 0 < args.clip_coef < 1, "lie in (0, 1)")
+    require("num_minibatches", batch_size % args.num_minibatches == 0, f"divide num_envs * num_steps = {batch_size}")
+    require("total_timesteps", args.total_timesteps >= batch_size, f"be at least one rollout, {batch_size} steps")
 
 
 def is_folder_name(name):
@@ -127,10 +124,9 @@ def fail(message):
 
 
 class DropInfo(gym.Wrapper):
-    """Drop the environment's info, which nothing here reads: merging that of all environments takes a tenth of a step.
+    """Drop the environment's own info, which nothing here reads: merging that of all takes a tenth of a step.
 
-    Copy observations: the vector environment keeps an episode's last one while it resets the environment, and that may
-    return the same array each time.
+    Copy observations: some environments return the same array each time, and their reset would overwrite final_obs.
     """
 
     def reset(self, **kwargs):
@@ -148,6 +144,9 @@ def make_env(env_id, render=False):
     try:
         env = gym.make(env_id, **options)
     except (gym.error.Error, ImportError) as error:
+        if "Box2D" in str(error):
+            build = "apt install swig g++ python3-dev; pip install box2d-py==2.3.8"
+            fail(f"--env-id {env_id}: needs Box2D: pip install box2d==2.3.10, or on Python 3.14 {build}")
         fail(f"--env-id {env_id}: {error}")
     except Exception:
         if "gl_context.py" not in traceback.format_exc():  # MuJoCo's file that loads the renderer
@@ -166,8 +165,8 @@ class Agent(nn.Module):
 
     def __init__(self, obs_dim, action_dim):
         super().__init__()
-        self.critic = mlp(obs_dim, 1, head_std=1.0)
-        self.actor_mean = mlp(obs_dim, action_dim, head_std=0.01)
+        self.critic = mlp(obs_dim, 1, head_gain=1.0)
+        self.actor_mean = mlp(obs_dim, action_dim, head_gain=0.01)
         self.actor_logstd = nn.Parameter(torch.zeros(action_dim))
 
     def forward(self, obs, actions):
@@ -180,15 +179,15 @@ class Agent(nn.Module):
         return logprob.sum(-1), entropy, self.critic(obs).squeeze(-1)
 
 
-def mlp(inputs, outputs, head_std):
-    """Two hidden layers of 64 tanh units and a linear head. Orthogonal weights of gain √2, or head_std; zero biases.
+def mlp(inputs, outputs, head_gain):
+    """Two hidden layers of 64 tanh units and a linear head. Orthogonal weights of gain √2, or head_gain; zero biases.
 
     The rollout uses the same network in numpy: change numpy_actor, too.
     """
     hidden1 = nn.Linear(inputs, 64)
     hidden2 = nn.Linear(64, 64)
     head = nn.Linear(64, outputs)
-    for layer, gain in ((hidden1, math.sqrt(2)), (hidden2, math.sqrt(2)), (head, head_std)):
+    for layer, gain in ((hidden1, math.sqrt(2)), (hidden2, math.sqrt(2)), (head, head_gain)):
         nn.init.orthogonal_(layer.weight, gain)
         nn.init.zeros_(layer.bias)
     return nn.Sequential(hidden1, nn.Tanh(), hidden2, nn.Tanh(), head)
@@ -314,6 +313,7 @@ class Adam:
         self.step_count = torch.zeros((), dtype=torch.float64, device=params[0].device)
 
     def step(self, params, grads, learning_rate, max_grad_norm, beta1=0.9, beta2=0.999, eps=1e-5):
+        """Change params by one step along grads, tensors of the same shapes."""
         grad_norm = torch.sqrt(sum((grad**2).sum() for grad in grads))
         shrinkage = (max_grad_norm / (grad_norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
         self.step_count += 1
@@ -357,7 +357,7 @@ def update(args, surrogate, agent, adam, learning_rate, clip_coef, vloss_clip_co
 
 
 def compile_update(cuda):
-    """update, compiled as one graph at its first call; not compiled where torch.compile lacks what it needs."""
+    """Compile update as one graph, at its first call. Return it as it is where torch.compile lacks what it needs."""
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     header = Path(sysconfig.get_path("include"), "Python.h")
     if not shutil.which(compiler) or not header.is_file():
@@ -381,9 +381,10 @@ def compile_update(cuda):
 
 
 def keep_cheap_guards(guards):
-    """Tell torch.compile to check numbers and lists at each call, but neither tensors nor networks.
+    """Tell torch.compile to check only numbers and the lengths of lists at each call.
 
-    A surrogate that keeps a memory in one of them is compiled anew each time; torch.compile raises an error at the ninth.
+    A surrogate that changes one of these from call to call is compiled anew each time, and the ninth time is an error.
+    Any other memory of a surrogate goes unnoticed.
     """
     return [guard.guard_type in ("CONSTANT_MATCH", "SEQUENCE_LENGTH") for guard in guards]
 
@@ -440,28 +441,23 @@ def package_versions():
 
 
 def make_run_folder(args):
-    """Make a folder in runs/ that no other run has, and return the run's name."""
-    if args.run_name and args.capture_video and Path("videos", args.run_name).exists():
-        fail(f"--run-name: videos/{args.run_name} exists; choose another name, or move it away")
+    """Make a folder in runs/ that no other run has, and return it."""
+    name = f"{args.env_id}__{args.exp_name}__{args.seed}"
     unix_time = int(time.time())
-    while True:
-        run_name = args.run_name or f"{args.env_id}__{args.exp_name}__{args.seed}__{unix_time}"
-        folder = Path("runs", run_name)
-        try:
-            if args.capture_video:
-                Path("videos").mkdir(exist_ok=True)
-            folder.mkdir(parents=True)
-            return run_name
-        except OSError as error:
-            if args.run_name or not folder.is_dir():
-                fail(f"--run-name: cannot make {folder} ({error}); choose another name, or another working folder")
-            unix_time += 1  # another run started in this second
+    while Path("runs", f"{name}__{unix_time}").exists():  # another run of this name started in the same second
+        unix_time += 1
+    folder = Path("runs", args.run_name or f"{name}__{unix_time}")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        fail(f"--run-name: cannot make {folder} ({error}); choose another name, or move it away")
+    return folder
 
 
 def train(args, surrogate=surrogate, sources=(__file__,)):
     """Train one agent, from the first rollout to result.json.
 
-    surrogate is what it maximises. sources are the files that say what is trained; the run's folder gets copies.
+    A file of betas/ passes another surrogate, and itself as one of the sources, of which the run's folder gets copies.
     """
     start_time = time.perf_counter()
     source_texts = [Path(source).read_bytes() for source in sources]  # now: a file may be edited while it runs
@@ -479,8 +475,8 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
     low = envs.action_space.low
     high = envs.action_space.high
     if (low > 0).any() or (high < 0).any():
-        advice = "the policy begins around 0; gym.wrappers.RescaleAction moves them there"
-        print(f"warning: {args.env_id} has actions in {envs.single_action_space}: {advice}", file=sys.stderr)
+        advice = "but the policy begins around 0: rescale them with gym.wrappers.RescaleAction"
+        print(f"warning: --env-id {args.env_id} has actions in {envs.single_action_space}, {advice}", file=sys.stderr)
     obs_dim = envs.single_observation_space.shape[0]
     action_dim = math.prod(envs.single_action_space.shape)
     rollout_shape = (args.num_steps, args.num_envs)
@@ -488,7 +484,7 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
     minibatch_size = batch_size // args.num_minibatches
     num_iterations = args.total_timesteps // batch_size
 
-    # Random streams that are independent of each other and of the first environment's. The third is of an evaluation.
+    # Random streams that are independent of each other and of the first environment's; tools/evaluate.py has the third.
     noise_seed, shuffle_seed, _, env_seed = np.random.SeedSequence(args.seed).spawn(4)
     noise_rng = np.random.default_rng(noise_seed)
     shuffle_rng = np.random.default_rng(shuffle_seed)
@@ -509,10 +505,9 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
     update_minibatch = compile_update(args.cuda) if args.compile else update
     args.compile = update_minibatch is not update  # logs and result.json say what was done, not what was asked for
 
-    # The run's folder and logs. Bad arguments have ended the program by now, so that they leave no folder behind.
+    # The run's folder and logs. Only --run-name and --track are unchecked by now: no other mistake leaves a folder.
     plain_args = json.loads(json.dumps(vars(args), default=str))  # what JSON cannot hold, such as a Path, as text
-    run_name = make_run_folder(args)
-    folder = Path("runs", run_name)
+    folder = make_run_folder(args)
     for source, text in zip(sources, source_texts, strict=True):
         (folder / Path(source).name).write_bytes(text)
     if args.track:
@@ -522,7 +517,7 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
             wandb.init(
                 project=args.wandb_project_name,
                 entity=args.wandb_entity,
-                name=run_name,
+                name=folder.relative_to("runs").as_posix(),
                 group=args.exp_name,
                 job_type=args.env_id,
                 config=plain_args,
@@ -532,15 +527,15 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
         except (wandb.Error, OSError) as error:
             shutil.rmtree(folder)
             fail(f"--track: {error} (to track offline, set WANDB_MODE=offline)")
-    if args.capture_video:
-        envs.envs[0] = gym.wrappers.RecordVideo(envs.envs[0], f"videos/{run_name}")
+    if args.capture_video:  # only now, since its folder did not exist before
+        envs.envs[0] = gym.wrappers.RecordVideo(envs.envs[0], str(folder / "videos"))
     writer = SummaryWriter(folder)
     lines = [f"|{name}|{value}|" for name, value in plain_args.items()]
     writer.add_text("hyperparameters", "\n".join(["|param|value|", "|-|-|", *lines]))
 
     # The rollout: one row a step, one column an environment.
     obs = np.zeros((*rollout_shape, obs_dim), np.float32)
-    next_obs = np.zeros((*rollout_shape, obs_dim), np.float32)  # what each step led to, before any reset
+    reached_obs = np.zeros((*rollout_shape, obs_dim), np.float32)  # what each step led to, before any reset
     actions = np.zeros((*rollout_shape, action_dim), np.float32)
     rewards = np.zeros(rollout_shape)
     terminations = np.zeros(rollout_shape, bool)
@@ -580,18 +575,18 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
             dones[t] = termination | truncation
             obs_stats.update(raw_obs)
             current_obs = obs_stats.normalise(raw_obs)
-            next_obs[t] = current_obs
+            reached_obs[t] = current_obs
             episode_return += rewards[t]
             episode_length += 1
             if dones[t].any():  # final_obs is an ended episode's last observation, raw_obs the next one's first
                 done = dones[t]
                 final_obs = np.stack(infos["final_obs"][done])
-                final_obs = np.where(np.isinf(final_obs), np.nan, final_obs)  # normalise would hide it as ±10
-                next_obs[t, done] = obs_stats.normalise(final_obs)
+                final_obs = np.where(np.isinf(final_obs), np.nan, final_obs)  # or ±10 would hide it
+                reached_obs[t, done] = obs_stats.normalise(final_obs)
                 ended_episodes.extend(zip(episode_return[done], episode_length[done], strict=True))
                 episode_return[done] = 0
                 episode_length[done] = 0
-        if not all(np.isfinite(array).all() for array in (rewards, obs, next_obs)):
+        if not all(np.isfinite(array).all() for array in (rewards, obs, reached_obs)):
             divergence = "a reward or an observation of the environment"
             break
 
@@ -600,7 +595,7 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
         batch_actions = torch.as_tensor(actions, device=device).flatten(0, 1)
         with torch.no_grad():
             old_logprobs, _, old_values = agent(batch_obs, batch_actions)
-            next_values = agent.critic(torch.as_tensor(next_obs, device=device)).squeeze(-1).cpu().numpy()
+            next_values = agent.critic(torch.as_tensor(reached_obs, device=device)).squeeze(-1).cpu().numpy()
         values = old_values.cpu().numpy().reshape(rollout_shape)
         scaled_rewards = scale_rewards(return_stats, rewards, dones, discounted_returns, args.gamma)
         advantages = gae(scaled_rewards, values, next_values, terminations, dones, args.gamma, args.gae_lambda)
@@ -690,12 +685,12 @@ def train(args, surrogate=surrogate, sources=(__file__,)):
     if args.save_model and not divergence:
         stats = {name: torch.as_tensor(value) for name, value in vars(obs_stats).items()}
         torch.save({"agent": agent.cpu().state_dict(), "obs_stats": stats, "args": plain_args}, folder / "agent.pt")
-    if args.track:
-        wandb.summary.update(result)
     writer.flush()
     partial_result = folder / "result.json.partial"
     partial_result.write_text(json.dumps(result, indent=2), encoding="utf-8")
     partial_result.replace(folder / "result.json")
+    if args.track:
+        wandb.summary.update(result)
     if not divergence:
         print(f"{folder}: final return {final_return}, params_sha256 {result['params_sha256']}", flush=True)
     envs.close()

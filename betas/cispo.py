@@ -8,7 +8,7 @@ Same gradient: w Â - β_t kl, β_t = (clip(w, 1-ε_low, 1+ε_high) - w) Â, hel
 if __name__ == "__main__":
     from loop import main
 
-    main(__file__)  # trains with the surrogate below
+    main(__file__)  # loads this file once more, and trains with its surrogate
 
 from typing import Annotated
 

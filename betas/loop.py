@@ -144,11 +144,8 @@ def parameters_of(surrogate):
         ) from None
     parameters = list(signature.parameters.values())
     own = {parameter.name: parameter for parameter in parameters[4:] if parameter.default is not parameter.empty}
-    epsilon = None
-    for parameter in parameters[3:4]:
-        if parameter.default is not parameter.empty:
-            epsilon = parameter.default
-    return own, epsilon
+    epsilon = parameters[3].default if len(parameters) > 3 else None  # there may be *args in place of clip_coef
+    return own, None if epsilon is inspect.Parameter.empty else epsilon
 
 
 def flag_type(parameter):
@@ -194,4 +191,7 @@ def check_surrogate(surrogate, clip_coef):
     # Rounding leaves about 1e-16 of this, a forgotten .detach() about all of it.
     size = unpenalised.abs() + penalty.abs()
     if (difference.abs() > 1e-6 * size).any():
-        raise Unusable("the objective is not w Â - β_t kl with a constant β_t: end the line of beta with .detach()")
+        raise Unusable(
+            "the objective must be w Â - β_t kl with kl = old_logprob - new_logprob and β_t held constant: "
+            "end the line of beta with .detach(); a published objective is turned into its β_t first (betas/README.md)"
+        )

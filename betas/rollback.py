@@ -8,7 +8,7 @@ Same gradient: w Â - β_t kl, β_t = -(1+α) w Â  where w > 1+ε, Â > 0  or  
 if __name__ == "__main__":
     from loop import main
 
-    main(__file__)  # trains with the surrogate below
+    main(__file__)  # loads this file once more, and trains with its surrogate
 
 from typing import Annotated
 

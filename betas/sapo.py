@@ -7,7 +7,7 @@ Same gradient: w Â - β_t kl, β_t = -w Â (1 - 4 p (1 - p)), p = σ(τ (w - 1)
 if __name__ == "__main__":
     from loop import main
 
-    main(__file__)  # trains with the surrogate below
+    main(__file__)  # loads this file once more, and trains with its surrogate
 
 from typing import Annotated
 

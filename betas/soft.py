@@ -7,7 +7,7 @@ one takes a width to reach 1, in one of three shapes.
 if __name__ == "__main__":
     from loop import main
 
-    main(__file__)  # trains with the surrogate below
+    main(__file__)  # loads this file once more, and trains with its surrogate
 
 from typing import Annotated, Literal
 

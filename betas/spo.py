@@ -7,7 +7,7 @@ Same gradient: w Â - β_t kl, β_t = -|Â| w (w - 1) / ε, held constant
 if __name__ == "__main__":
     from loop import main
 
-    main(__file__)  # trains with the surrogate below
+    main(__file__)  # loads this file once more, and trains with its surrogate
 
 import torch
 

@@ -210,6 +210,14 @@ def merged(runs):
     return runs.drop_duplicates(["env_id", "variant", "seed"])
 
 
+def once(runs):
+    """The runs without klip and phi, where all three forms are identical: those of clip stand for them."""
+    same = identical_triples(runs)
+    if same.empty or not same.all():
+        return runs
+    return runs[~runs["variant"].isin(FORMS[1:])]
+
+
 def first_name(variant):
     """A variant's name in the paper and among the colours: of the merged forms clip."""
     return variant.partition(" = ")[0]
@@ -227,9 +235,10 @@ def present(column):
 
 def run_scores(runs, reference):
     """The score of each run: 0 is a random policy, 1 the reference's clip, and a run that diverged scores 0. NaN where
-    there is no return, or where the task has no such anchors."""
+    there is no return, or where the reference has no such anchors for the task, or runs of another length."""
     tasks = runs["env_id"].astype(str)
-    zero = tasks.map(reference.random)
+    steps = tasks.map(reference.returns["steps"].groupby("task").first())
+    zero = tasks.map(reference.random).where(runs["steps"] == steps)
     one = tasks.map(reference.returns["mean"].xs("clip", level="variant"))
     score = (runs["final_return"] - zero) / (one - zero)
     return score.mask(runs["diverged"] & zero.notna(), 0.0)
@@ -294,7 +303,7 @@ def settings(runs, every_run):
     knob and value: those arguments and their values as text, empty for the runs that are compared; setting: the variant
     with both, an ordered categorical.
     """
-    compared = runs[~runs["variant"].isin(FORMS[1:])]
+    compared = once(runs)
     of_all = shared(every_run)
     points = [compared.assign(setting=compared["variant"].astype(str), knob="", value="")]
     for (task, variant), chosen in compared.groupby(["env_id", "variant"], observed=True):

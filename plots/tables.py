@@ -266,7 +266,7 @@ def core_hours(runs):
 def sections(runs, every_run, curves, reference=None):
     """The tables of a sweep by name, as Markdown; empty where there are no such runs."""
     both = compare.merged(runs)
-    once = both[~both["variant"].isin(compare.FORMS[1:])]
+    once = both[~both["variant"].isin(compare.FORMS[1:])] if len(both) < len(runs) else both
 
     def return_and_kl(cell):
         return f"{mean_and_std(cell)} @ {kl_text(median_kl(cell, curves))}"

@@ -39,14 +39,14 @@ MOST_FINALISTS = 2
 
 
 def stage(every_run, tasks, seeds):
-    """The runs of a stage that have a setting, with two columns more: setting, a categorical in the order of SETTINGS,
-    and score, 0 where a run diverged or has no return. Their tasks are in the order of tasks."""
+    """The runs of a stage that have a setting, a categorical in the order of SETTINGS, with a column more, score. Their
+    tasks are in the order of tasks. By the protocol a run that diverged or has no return scores 0; none did."""
     here = every_run[every_run["env_id"].isin(tasks) & every_run["seed"].isin(seeds)]
     here = here[here["setting"].isin([*SETTINGS, CONTROL])]
     here = here.assign(setting=pd.Categorical(here["setting"], [*SETTINGS, CONTROL], ordered=True))
     here = here.assign(env_id=pd.Categorical(here["env_id"].astype(str), tasks, ordered=True))
-    here = here.sort_values(["setting", "run"]).drop_duplicates(["setting", "env_id", "seed"])
-    return here.assign(score=compare.run_scores(here, paper.REFERENCE).fillna(0.0))
+    here = here.sort_values(["setting", "run"])
+    return here.assign(score=compare.run_scores(here, paper.REFERENCE))
 
 
 def first_stage(every_run):
@@ -62,10 +62,9 @@ def second_stage(every_run):
 
 def third_stage(every_run):
     """The runs of stage 3's own tasks, as stage gives them. These have no scores, and the test asks only which of two
-    runs returns more: so a run's score is its final return, and that of a run without one is below all others."""
+    runs returns more: so a run's score is its final return."""
     runs = stage(paper.apart(every_run), TRANSFER_TASKS, CONFIRMATION_SEEDS)
-    returns = runs["final_return"]
-    return runs.assign(score=returns.fillna(returns.min() - 1))
+    return runs.assign(score=runs["final_return"])
 
 
 def cells(runs, tasks, seeds):

@@ -159,7 +159,8 @@ def compare(path, iterations, seed, calls):
         targets = (rollout.advantages, rollout.returns, old_values)
         batch = script.Batch(rollout.obs, rollout.actions, logprobs, *targets, *old_policy)
         learning_rate = tensor(args.learning_rate * (1 - (iteration - 1) / num_iterations))
-        scalars = (tensor(args.clip_coef), *([beta] if old_policy else []))
+        clip_coef = tensor(args.clip_coef)
+        scalars = (clip_coef, beta if old_policy else clip_coef)  # clip: ε of the policy and of the value loss
         for _ in range(args.update_epochs):
             order = torch.randperm(len(rollout), generator=order_rng)
             for rows in order.chunk(args.num_minibatches):

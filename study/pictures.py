@@ -19,8 +19,6 @@ OVERVIEW_TASK = "Ant-v4"
 
 def overview(runs, curves):
     """What the theorem says, and what one task returns."""
-    if runs.empty:
-        return None
     runs = compare.merged(runs)
     figure, ((plane, returns),) = panels(1, 2, 2.7)
     theory.draw_plane(plane)
@@ -59,8 +57,6 @@ def paper_curves(runs, curves):
     runs = tables.as_long_as(compare.merged(runs), paper.REFERENCE)
     names = ("clip", "kl_fixed", "kl_adaptive")
     variants = [variant for variant in present(runs["variant"]) if compare.first_name(variant) in names]
-    if not variants:
-        return None
     tasks = present(runs["env_id"])
     figure, axes = panels(len(tasks), len(variants), 1.05, sharex="row", sharey="row")
     for row, task in zip(axes, tasks, strict=True):

@@ -26,4 +26,5 @@ def rows_of(returns, tasks=compare.TASKS, **columns):
     runs = pd.DataFrame(runs).astype({"final_return": float})
     runs["env_id"] = compare.ordered(runs["env_id"], tasks)
     runs["variant"] = compare.ordered(runs["variant"], compare.VARIANTS)
-    return runs.assign(run=[f"run{i}" for i in range(len(runs))], **{"params_sha256": ""} | columns)
+    filled = {"params_sha256": "", "steps": 1_000_000} | columns
+    return runs.assign(run=[f"run{i}" for i in range(len(runs))], **filled)

@@ -3,6 +3,7 @@
 import copy
 import importlib
 import itertools
+import re
 import shutil
 import sys
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import references
 import torch
-from helpers import KL_SCALAR, ONE_OF_EACH, ROOT, SURROGATES, load, task
+from helpers import KL_SCALAR, ONE_OF_EACH, ROOT, SCRIPTS, SURROGATES, definitions, load, task
 from torch import nn
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 
@@ -92,6 +93,7 @@ def test_the_numpy_actor_is_the_actor(module):
     ],
     ids=["ReLU", "no bias"],
 )
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the log's writer is left behind
 def test_a_network_that_is_changed_in_one_place_alone_is_told(script, old, new, tmp_path, monkeypatch, capsys):
     """It would collect data with another policy than the one that learns from them."""
     monkeypatch.chdir(tmp_path)
@@ -285,6 +287,13 @@ def test_update_is_adam_with_clipped_gradients(script, arguments):
     assert clipped == {0.05: steps, 1e6: 0}.get(args.max_grad_norm, clipped)
     for param, expected in zip(agent.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(param, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_may_be_annealed_reaches_the_update_as_a_tensor(script):
+    """It reads nothing of that from the arguments, where it would stay as it was at the start."""
+    read = set(re.findall(r"\bargs\.(\w+)", definitions(ROOT / f"{script}.py")["update"]))
+    assert read - {"kl_penalty"} == {"clip_vloss", "ent_coef", "vf_coef", "max_grad_norm"}
 
 
 @pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="needs a C++ compiler")

@@ -231,6 +231,26 @@ def test_nothing_to_draw_is_one_line(args, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_users_command_changes_nothing_that_is_published(copied, tmp_path):
+    """In a clone with runs of the user's, among them one with the name of a published one, and published returns."""
+    clone = tmp_path / "clone"
+    for name in ("betas", "plots", "study", "tools", "docs"):
+        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (*ROOT.glob("ppo_*.py"), ROOT / "README.md", ROOT / "benchmark.sh", ROOT / ".gitignore"):
+        shutil.copy(path, clone)
+    git = ["git", "-C", clone, "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "as it stands"]):
+        subprocess.run([*git, *words], check=True)
+    shutil.move(copied, clone / "runs")
+    shutil.move(clone / "runs" / "ppo_clip_cartpole__0", clone / "runs" / "CartPole-v1__ppo_clip_cartpole__0")
+    command = [sys.executable, clone / "plots" / "make.py", "--reference", "study/reference.csv"]
+    done = subprocess.run(command, cwd=clone, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (clone / "runs" / "plots" / "learning_curves.png").exists()
+    status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    assert status.stdout == ""
+
+
 def test_a_second_call_reads_only_what_is_new(copied, made, tmp_path):
     results = tmp_path / "results"
     shutil.move(copied / "phi", tmp_path / "phi")

@@ -205,6 +205,18 @@ def test_the_copy_is_of_the_script_that_runs(tmp_path, monkeypatch):
     assert done.result["script_sha256"] == hashlib.sha256(before).hexdigest()
 
 
+def test_processes_for_the_environments_are_one_word_away(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "copied", None)
+    text = (ROOT / "ppo_clip_cartpole.py").read_text(encoding="utf-8")
+    (tmp_path / "copied.py").write_text(text.replace("SyncVectorEnv", "AsyncVectorEnv"), encoding="utf-8")
+    hashes = []
+    for name, module in {"one": ppo_clip_cartpole, "four": load(tmp_path / "copied.py")}.items():
+        module.train(module.Args(total_timesteps=1024, run_name=name))
+        hashes.append(json.loads(Path("runs", name, "result.json").read_text())["params_sha256"])
+    assert hashes[0] == hashes[1]
+
+
 @pytest.mark.parametrize("names", [(), ("a.py", "b.py")])
 def test_a_run_keeps_the_files_that_say_what_is_trained(names, tmp_path, monkeypatch):
     """Their texts in this order have the hash. What has no file, as in a notebook, has no copy."""

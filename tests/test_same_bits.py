@@ -1,130 +1,146 @@
-"""tools/same_bits.py joins two versions of a script if, and only if, they train to the same bits."""
+"""tools/same_bits.py refuses what changes the bits of a training, and nothing else."""
 
 import csv
-import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
-import report
 import same_bits
-from helpers import ROOT
+from helpers import ROOT, load
 
-CASES = {
-    "one": "--num-envs 1 --num-steps 128 --num-minibatches 2 --total-timesteps 512",
-    "three": "--num-envs 3 --num-steps 64 --num-minibatches 3 --total-timesteps 384",
-}
 CLIP, KLIP, PHI, SCALAR = (f"ppo_{form}_cartpole.py" for form in ("clip", "klip", "phi", "kl_scalar"))
+# Another constant, another random stream, another order of two sums, and nothing that matters.
+CHANGES = {
+    CLIP: ("grad_norm + 1e-6", "grad_norm + 2e-6"),
+    PHI: ("shuffle_rng.permutation(", "noise_rng.permutation("),
+    KLIP: (
+        "rewards + gamma * next_values * ~terminations - values",
+        "gamma * next_values * ~terminations - values + rewards",
+    ),
+    SCALAR: ("def gae(", "# A comment and an unused name.\nunused = 1\n\n\ndef gae("),
+}
 
 
 class Repository:
-    """A git repository with the four scripts for discrete actions."""
+    """A git repository with the tool and four scripts."""
 
     def __init__(self, folder):
         self.folder = folder
-        for script in (CLIP, KLIP, PHI, SCALAR):
-            shutil.copy(ROOT / script, folder)
+        (folder / "tools").mkdir()
+        for name in (*CHANGES, "tools/same_bits.py", "tools/in_turn.py"):
+            shutil.copy(ROOT / name, folder / name)
         self.git("init", "--quiet")
-        self.joins = folder / report.SAME_TRAINING.relative_to(ROOT)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "a version")
 
     def git(self, *arguments):
         who = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
-        done = subprocess.run(["git", "-C", self.folder, *who, *arguments], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+        subprocess.run(["git", "-C", self.folder, *who, *arguments], check=True)
 
-    def commit(self):
-        """Commit everything; returns the name of the commit."""
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--message", "a version")
-        return self.git("rev-parse", "HEAD")
-
-    def edit(self, script, pattern, replacement):
-        """Replace what the pattern matches in a script; it must match."""
+    def edit(self, script, old, new):
+        """Replace what stands once in a script."""
         path = self.folder / script
-        text, count = re.subn(pattern, replacement, path.read_text(encoding="utf-8"))
-        assert count, f"{script} has no {pattern}"
-        path.write_text(text, encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{script}: {old}"
+        path.write_text(text.replace(old, new), encoding="utf-8")
 
-    def compare(self, commit, *scripts):
-        """Run same_bits.py; returns its exit code."""
-        arguments = [commit, "--workers", "2", *(("--scripts", *scripts) if scripts else ())]
-        return same_bits.main(arguments, root=self.folder, cases_of=lambda unit: CASES)
-
-    def rows(self):
-        """The rows of same_training.csv by script."""
-        with self.joins.open(newline="", encoding="utf-8") as file:
-            return {row["script"]: row for row in csv.DictReader(file)}
+    def compare(self, *arguments):
+        """Compare the last commit with what is there now; returns the exit code and the printed lines."""
+        command = [sys.executable, self.folder / "tools/same_bits.py", "HEAD", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        return done.returncode, done.stdout.splitlines()
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    """Commits: the scripts as they are, and with a change in two of them."""
-    repository = Repository(tmp_path_factory.mktemp("same bits"))
-    repository.first = repository.commit()
-    repository.edit(
-        KLIP,
-        r"rewards \+ gamma \* next_values \* ~terminations - values",
-        "gamma * next_values * ~terminations - values + rewards",
-    )
-    repository.edit(SCALAR, r"\bclipped_values\b", "values_near_the_old")
-    repository.edit(SCALAR, r"\Z", "# A comment changes nothing.\n")
-    repository.second = repository.commit()
-    return repository
+@pytest.fixture
+def repository(tmp_path):
+    return Repository(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def compared(repository, tmp_path_factory):
-    """What was printed of comparing the two commits, a line a script, with the exit code."""
-    output = tmp_path_factory.mktemp("output") / "text"
-    with output.open("w") as file, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdout", file)
-        code = repository.compare(repository.first)
-    lines = output.read_text().splitlines()
-    return {"code": code, **{line.split()[0]: line for line in lines}}
+def test_another_constant_random_stream_or_order_of_two_sums_is_refused(repository):
+    for script, change in CHANGES.items():
+        repository.edit(script, *change)
+    table = repository.folder / "compared.csv"
+    code, lines = repository.compare("--only=--save-model", "--out", table)
+    assert code == 1
+    for script, line in zip((CLIP, KLIP, PHI), lines, strict=False):
+        assert line.startswith(f"{script} --env-id CartPole-v1 ")
+        assert " at step 256: " in line
+    assert lines[3:] == ["1 of 4"]
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = {row["script"]: row for row in csv.DictReader(file)}
+    assert {script for script in rows if rows[script]["same"] == "True"} == {SCALAR}
+    assert len(rows[SCALAR]["params_sha256"]) == 64
+    assert rows[SCALAR]["old_arguments"] == rows[SCALAR]["arguments"]
+    assert not list((repository.folder / ".git" / "worktrees").glob("*"))
 
 
-def test_another_order_of_two_sums_is_another_version(repository, compared):
-    assert compared["code"] == 1
-    for group in ("1 environment", "several environments"):
-        found = rf"{group}: 1 of 1 runs differ, first '\w+': [\w/]+ at step \d+: \S+ before and \S+ at step \d+ now"
-        assert re.search(found, compared[KLIP]), compared[KLIP]
-    assert KLIP not in repository.rows()
+def test_a_training_that_fails_is_a_difference(repository):
+    repository.edit(PHI, "def gae(", "raise RuntimeError('broken')\n\n\ndef gae(")
+    (repository.folder / KLIP).rename(repository.folder / "ppo_mine_cartpole.py")
+    code, lines = repository.compare("--only", same_bits.DEFAULTS["cartpole"])
+    assert code == 1
+    assert lines == [
+        f"{KLIP}: gone since HEAD",
+        "ppo_mine_cartpole.py: new since HEAD",
+        f"{PHI} {same_bits.DEFAULTS['cartpole']}: failed now: RuntimeError: broken",
+        "0 of 1",
+    ]
 
 
-def test_a_new_name_or_comment_is_the_same_version(repository, compared):
-    expected = "1 environment: all 1 runs agree; several environments: all 1 runs agree"
-    assert compared[SCALAR] == f"{SCALAR} (cartpole): {expected}"
-    (row,) = repository.rows().values()
-    assert (row["script"], row["num_envs"], row["runs"]) == (SCALAR, "any", "2")
-    assert (row["old_commit"], row["new_commit"]) == (repository.first, repository.second)
-    assert len(row["new_script_sha256"]) == 64 and row["new_script_sha256"] != row["old_script_sha256"]
-    assert re.search(r"numpy=\S+ python=\S+ torch=\S+", row["versions"])
+def test_no_change_is_said(repository):
+    assert repository.compare() == (0, ["no script that has changed since HEAD is to be compared"])
 
 
-def test_a_change_for_several_environments_only_and_the_chain(repository, compared, capsys):
-    first = repository.rows()[SCALAR]
-    environments = "        if self.num_envs > 1:\n            self.gamma = 0.9\n"
-    repository.edit(SCALAR, r"def __post_init__\(self\):\n", rf"\g<0>{environments}")
-    third = repository.commit()
-    assert repository.compare(repository.second, SCALAR) == 0
-    assert "1 environment: all 1 runs agree; several environments: 1 of 1 runs differ" in capsys.readouterr().out
-    second = repository.rows()[SCALAR]
-    assert (second["num_envs"], second["runs"], second["new_commit"]) == ("1", "1", third)
-    assert second["old_script_sha256"] == first["new_script_sha256"]
-    ends = first["old_script_sha256"], second["new_script_sha256"]
-    joins = report.read_joins(repository.joins)
-    assert report.same_version(*ends, 1, joins) and not report.same_version(*ends, 3, joins)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: OLD_COMMIT"),
+        (["nonsense"], "fatal: invalid reference: nonsense"),
+        (["HEAD", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["HEAD", "--out", "nowhere/compared.csv"], "--out nowhere/compared.csv: there is no such folder"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        same_bits.main(arguments)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
 
 
-def test_a_failing_training_is_a_difference(repository, compared, capsys):
-    """And of scripts that are not committed nothing is written, whatever agrees."""
-    repository.edit(CLIP, r"\Z", "\nraise RuntimeError('broken')\n")
-    repository.edit(PHI, r"\Z", "\n# A comment, and a name of no use.\nunused = 1\n")
-    before = repository.joins.read_bytes()
-    assert repository.compare("HEAD", CLIP, PHI) == 1
-    output = capsys.readouterr().out
-    assert "nothing will be written" in output
-    assert "failed now: RuntimeError: broken" in output
-    assert f"{PHI} (cartpole): 1 environment: all 1 runs agree" in output
-    assert repository.joins.read_bytes() == before
+def test_a_file_of_betas_changes_with_the_loop_and_with_klip():
+    names = ("betas/loop.py", "betas/spo.py", "ppo_klip_cartpole.py", "ppo_phi_cartpole.py")
+    scripts = dict.fromkeys(names, "text")
+
+    def changed(name):
+        return {comparison[0] for comparison in same_bits.comparisons(scripts, scripts | {name: "another text"})}
+
+    assert changed("ppo_phi_cartpole.py") == {"ppo_phi_cartpole.py"}
+    assert changed("ppo_klip_cartpole.py") == {"ppo_klip_cartpole.py", "betas/spo.py"}
+    assert changed("betas/loop.py") == changed("betas/spo.py") == {"betas/spo.py"}
+    assert changed("betas/other.py") == set()
+
+
+def test_an_eps_of_a_file_s_own_became_the_clip_coef():
+    old = dict.fromkeys(("betas/ano.py", "betas/clip_eps.py", "betas/spo.py"), same_bits.HAS_EPS)
+    clips = dict.fromkeys(("ppo_clip_continuous.py", "ppo_clip_cartpole.py"), "")
+    new = {"betas/ano.py": f"{same_bits.HAS_EPS} still", "betas/spo.py": ""} | clips
+    translated = {
+        (old_script, script)
+        for old_script, old_arguments, script, arguments in same_bits.comparisons(old, new)
+        if old_arguments != arguments
+    }
+    assert translated == {("betas/spo.py", "betas/spo.py"), *(("betas/clip_eps.py", script) for script in clips)}
+
+
+@pytest.mark.parametrize("kind", ["continuous", "cartpole"])
+def test_every_argument_that_decides_bits_is_tried(kind):
+    others = {"exp_name", "run_name", "cuda", "track", "wandb_project_name", "wandb_entity", "capture_video"}
+    args = load(ROOT / f"ppo_kl_scalar_{kind}.py").Args
+    old = {f"ppo_kl_scalar_{kind}.py": "vloss_clip_coef"}
+    found = same_bits.comparisons(old, dict.fromkeys(old, "changed"))
+    words = {word.removeprefix("--no-").removeprefix("--") for _, arguments, *_ in found for word in arguments.split()}
+    decisive = {field.name.replace("_", "-") for field in fields(args) if field.name not in others}
+    assert decisive <= words

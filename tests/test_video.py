@@ -38,7 +38,7 @@ def runs(egl, tmp_path_factory):
 @pytest.mark.parametrize("name", TASKS)
 def test_the_videos_show_something_that_moves(runs, name):
     filmed = runs[f"{name} filmed"]
-    videos = sorted((filmed.cwd / "videos/mine").glob("*.mp4"))
+    videos = sorted((filmed.folder / "videos").glob("*.mp4"))
     assert len(videos) >= 2
     for video in videos:
         frames = iio.imread(video)
@@ -52,7 +52,7 @@ def test_filming_is_quiet_and_changes_nothing(runs):
     filmed, plain = runs["CartPole filmed"], runs["CartPole"]
     assert filmed.stderr == runs["Hopper filmed"].stderr == ""
     assert filmed.result["params_sha256"] == plain.result["params_sha256"]
-    assert not (plain.cwd / "videos").exists()
+    assert not (plain.folder / "videos").exists()
 
 
 def test_a_film_is_one_episode(tmp_path):
@@ -61,7 +61,7 @@ def test_a_film_is_one_episode(tmp_path):
     arguments += ("--num-minibatches", "8", "--total-timesteps", "1200", "--run-name", "mine", "--capture-video")
     done = run(tmp_path, "ppo_klip_cartpole", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
-    lengths = {int(path.stem.split("-")[-1]): len(iio.imread(path)) for path in tmp_path.glob("videos/mine/*.mp4")}
+    lengths = {int(path.stem.split("-")[-1]): len(iio.imread(path)) for path in tmp_path.glob("runs/mine/videos/*.mp4")}
     assert lengths == {0: pytest.approx(1101, abs=1), 1: 6, 8: 6}  # a still picture may be left out
 
 

@@ -62,10 +62,9 @@ def load_policy(script, checkpoint, env):
 
 def play(env, policy, episodes, seed):
     """The undiscounted returns of some episodes, which all go on from one random stream."""
-    env.reset(seed=seed)
     returns = []
-    for _ in range(episodes):
-        obs, _ = env.reset()
+    for episode in range(episodes):
+        obs, _ = env.reset(seed=seed if episode == 0 else None)
         total = 0.0
         for _ in range(MAX_STEPS):
             obs, reward, termination, truncation, _ = env.step(policy(obs))
@@ -79,9 +78,7 @@ def play(env, policy, episodes, seed):
 def main(
     folder: tyro.conf.Positional[Path],
     episodes: Annotated[int, tyro.conf.arg(help="how many episodes")] = 10,
-    seed: Annotated[
-        int | None, tyro.conf.arg(help="seed of the environment; the run's own if not given")
-    ] = None,
+    seed: Annotated[int | None, tyro.conf.arg(help="seed of the environment; the run's own if not given")] = None,
     video: Annotated[bool, tyro.conf.arg(help="film every episode, into evaluation/ in the folder")] = False,
 ):
     """Plays the agent that a run saved, and prints what it returns. It runs the copy of the script in that folder.
