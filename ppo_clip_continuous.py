@@ -444,16 +444,16 @@ def package_versions():
 
 def make_run_folder(args):
     """Make a folder in runs/ that no other run has, and return it."""
-    name = f"{args.env_id}__{args.exp_name}__{args.seed}"
     unix_time = int(time.time())
-    while Path("runs", f"{name}__{unix_time}").exists():  # another run of this name started in the same second
-        unix_time += 1
-    folder = Path("runs", args.run_name or f"{name}__{unix_time}")
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        fail(f"--run-name: cannot make {folder} ({error}); choose another name, or move it away")
-    return folder
+    while True:
+        folder = Path("runs", args.run_name or f"{args.env_id}__{args.exp_name}__{args.seed}__{unix_time}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except OSError as error:
+            if args.run_name or not folder.is_dir():
+                fail(f"--run-name: cannot make {folder} ({error}); choose another name, or move it away")
+            unix_time += 1  # another run of this name started in the same second
 
 
 def train(args, surrogate=surrogate, sources=(__file__,)):
