@@ -175,9 +175,9 @@ def test_cartpole_learns(runs):
 def test_runs_that_start_in_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with ThreadPoolExecutor(8) as pool:
-        names = list(pool.map(ppo_clip_cartpole.make_run_folder, [ppo_clip_cartpole.Args()] * 40))
-    assert len(set(names)) == 40
-    assert {folder.name for folder in tmp_path.glob("runs/*")} == set(names)
+        folders = list(pool.map(ppo_clip_cartpole.make_run_folder, [ppo_clip_cartpole.Args()] * 40))
+    assert len(set(folders)) == 40
+    assert set(tmp_path.glob("runs/*")) == {tmp_path / folder for folder in folders}
 
 
 def short(module, Args=None, **arguments):

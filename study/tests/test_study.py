@@ -189,13 +189,13 @@ def test_the_test_of_stage_2():
 
 
 def test_stage_3_asks_only_which_run_returns_more():
-    """Its tasks have no scores; a run that diverged is below every other."""
+    """Its tasks have no scores."""
     returns = {
         (task, variant): {seed: sign * seed for seed in contest.CONFIRMATION_SEEDS}
         for task in contest.TRANSFER_TASKS
         for variant, sign in (("clip", -1), ("soft", 1))
     }
-    returns["Swimmer-v4", "soft"][20] = None
+    returns["Swimmer-v4", "soft"][20] = -1000.0
     rows = study_rows(returns)
     choice = contest.Choice("clip", ["soft"])
     assert contest.third_stage(rows).empty  # they are in another folder
@@ -300,6 +300,8 @@ def test_settings_of_stage_1_over_their_kl():
     kls = [10.0 ** powers[variant] for variant in runs["variant"]]
     curves = pd.DataFrame({"run": runs["run"], "approx_kl": kls})
     over_kl = sections.settings_over_kl(runs, curves)
-    distances = sections.distance_table(over_kl, sections.lack_of_fit(over_kl))
-    assert "| `soft` | +20 |\n| `ano` | +20 |\n| lack of fit | p = 1 |" in distances  # 95 - (5 + 210 / 3), 165 - 145
-    assert "spo" not in distances
+    of_task = over_kl["Ant-v4"]
+    assert sections.beside_clip_line(of_task, "soft") == "+20"  # 95 - (5 + 210 / 3)
+    assert sections.beside_clip_line(of_task, "ano") == "+20"  # 165 - 145
+    assert "spo" not in of_task
+    assert sections.lack_of_fit(over_kl) == {"Ant-v4": "p = 1"}
