@@ -29,6 +29,10 @@ BETAS = [
     "dpo",
     "aband",
     "clip_eps",
+    "bpo",
+    "r2vpo",
+    "dppo",
+    "vespo",
 ]
 VARIANTS = [*MAIN, *BETAS]
 EPSILON = "--clip-coef"  # the argument of the surrogate that all scripts have

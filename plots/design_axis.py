@@ -30,13 +30,17 @@ FORMULAS = {
     "clip_higher": r"as clip, edges 0.8, 1.28",
     "dual_clip": r"as clip, and $w>3$, $\hat{A}<0$",
     "rollback": r"1.3 times that of clip",
+    "bpo": r"twice that of clip, $\epsilon=0.3$",
+    "dppo": r"as clip, where $\pi_{old}=1$",
     "aband": r"as clip, band in $|\hat{A}|$",
     "soft": r"as clip, ramped over 0.1",
     "spo": r"$\beta_t=-|\hat{A}|\,w(w-1)\,/\,\epsilon$",
+    "r2vpo": r"$\beta_t=-2\lambda\,w(w-1)$",
     "ano": r"$\beta_t=w\hat{A}\,(f'-1)$",
     "dpo": r"$\beta_t=-w\hat{A}\,\tanh^2$ ($\hat{A}>0$)",
     "sapo": r"$\beta_t=-w\hat{A}\,(1-4p(1-p))$",
     "cispo": r"$\beta_t=(\min(w,1.2)-w)\hat{A}$",
+    "vespo": r"$\beta_t=(\varphi(w)-w)\hat{A}$",
     "none": r"$\beta_t=0$",
 }
 RATIOS = np.linspace(0.01, 3.4, 679)
@@ -139,7 +143,7 @@ def design_axis(shown=None):
     """Two panels a method, and a key in the last place. shown is what surrogates_of returns; by default of names()."""
     shown = shown or surrogates_of(names())
     methods = list(shown.items())
-    columns = min(5, len(shown) + 1)
+    columns = min(6, len(shown) + 1)
     bands = -(-(len(shown) + 1) // columns)
     figure = Figure((2.2 * columns, 3.9 * bands), layout="constrained")
     axes = figure.subplots(2 * bands, columns, squeeze=False, height_ratios=[1.15, 1] * bands)

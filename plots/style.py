@@ -54,6 +54,10 @@ OTHERS = [
     {"color": "#8B5A2B", "linewidth": 1.6, "linestyle": "-", "marker": "d"},
     {"color": "#8B5A2B", "linewidth": 1.6, "linestyle": "--", "marker": "H", **HOLLOW},
     {"color": "#999933", "linewidth": 1.6, "linestyle": "-", "marker": "o", **HOLLOW},
+    {"color": "#882255", "linewidth": 1.6, "linestyle": "-", "marker": "D"},
+    {"color": "#117733", "linewidth": 1.6, "linestyle": "-", "marker": "v"},
+    {"color": "#882255", "linewidth": 1.6, "linestyle": "--", "marker": "p", **HOLLOW},
+    {"color": "#117733", "linewidth": 1.6, "linestyle": "--", "marker": "P", **HOLLOW},
 ]
 # Any other variant, such as a file of the reader's own in betas/, has one of these.
 OWN = [
