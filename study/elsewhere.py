@@ -4,7 +4,7 @@
     .venv/bin/python study/elsewhere.py --seed 0 --loss own >> study/elsewhere.csv
     .venv/bin/python study/elsewhere.py --seed 0 --loss klip >> study/elsewhere.csv
 
-prints a row of study/elsewhere.csv. With `klip`, the function of ppo_klip_continuous.py, the hash is to be that of `own`.
+prints a row of study/elsewhere.csv. With `klip`, the function of ppo_klip_continuous.py, its hash is to be that of own.
 With the name of a file of betas/ it is another one.
 """
 
