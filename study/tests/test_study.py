@@ -84,6 +84,16 @@ def test_the_label_is_proved():
     assert set(runs["code"]) == {"7f6bbee"}
 
 
+def test_todays_scripts_train_to_the_bits_of_the_study():
+    """What same_bits.py said of every script and file of betas/ that the study trained, compiled and not."""
+    compared = pd.read_csv(STUDY / "data" / "same_bits.csv")
+    assert compared["same"].all() and compared["old_commit"].str.startswith("7f6bbee").all()
+    trained = pd.read_csv(STUDY / "data" / "runs.csv")["command"].str.split().str[0]
+    assert set(compared["old_script"]) >= set(trained)
+    compiled = compared["script"].str.contains("continuous") & ~compared["arguments"].str.contains("--no-compile")
+    assert compiled.sum() >= 4 and (~compiled).sum() >= 4
+
+
 def test_nothing_outside_imports_the_study():
     modules = {path.stem for path in STUDY.glob("*.py")} - {"make"}
     outside = list(ROOT.glob("*.py"))
