@@ -109,7 +109,7 @@ plan() { # a line a run, its fields separated by tabs: name, task, variant, seed
   done
 }
 
-report() { "$PYTHON" tools/report.py "$@" "$base" <<< "$plan"; }
+read_runs() { "$PYTHON" tools/sweep.py "$@" "$base" <<< "$plan"; }
 
 install() { # makes .venv and installs requirements.txt, unless that is done or the user brings his own Python
   if [ -n "${PYTHON:-}" ]; then
@@ -291,11 +291,11 @@ main() {
   fi
   [ "$mode" != --slurm ] || command -v sbatch > /dev/null || die "--slurm: no sbatch here; call it where jobs are submitted"
   install
-  [ "$mode" != --status ] || { report status; exit; }
-  todo=$(report "${mode#--}") || exit 2
+  [ "$mode" != --status ] || { read_runs status; exit; }
+  todo=$(read_runs "${mode#--}") || exit 2
   if [ "$mode" = --slurm ]; then submit; exit; fi
   [ -z "$todo" ] || train
-  report end --failed "$failed"
+  read_runs end --failed "$failed"
 }
 
 case "${PYTHON:-}" in [!/]*/*) export PYTHON=$PWD/$PYTHON ;; esac

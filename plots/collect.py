@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import report
+import sweep
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tqdm import tqdm
@@ -148,7 +148,7 @@ def run_row(name, result):
         "params_sha256": result["params_sha256"],
         "script_sha256": result.get("script_sha256", ""),
         "versions": " ".join(f"{package}={number}" for package, number in sorted(result["versions"].items())),
-        "args": json.dumps({name: value for name, value in args.items() if name not in report.NOT_COMPARED}),
+        "args": json.dumps({name: value for name, value in args.items() if name not in sweep.NOT_COMPARED}),
     }
     return {name: str(row[name]) for name in RUN_COLUMNS}
 

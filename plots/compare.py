@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import report
+import sweep
 
-TASKS = report.names("TASKS")
-FORMS = list(report.FORMS)  # of one update: trained with one seed, they end with the same bits
+TASKS = sweep.names("TASKS")
+FORMS = list(sweep.FORMS)  # of one update: trained with one seed, they end with the same bits
 MAIN = [*FORMS, "kl_fixed", "kl_adaptive"]  # the variants that benchmark.sh trains if none is named
 BETAS = [
     "clip_higher",

@@ -33,8 +33,8 @@ import compare
 import dataset
 import figures
 import paper
-import report
 import sections
+import sweep
 import theory
 
 import ppo_clip_continuous
@@ -282,7 +282,7 @@ def same_runs(rows):
     rank = {variant: number for number, variant in enumerate(variants)}
     together = {}
     for row in sorted(rows, key=lambda row: rank[row["variant"]]):
-        is_form = row["variant"] in report.FORMS and row["params_sha256"]
+        is_form = row["variant"] in sweep.FORMS and row["params_sha256"]
         result = row["params_sha256"] if is_form else row["run"]
         together.setdefault((row["env_id"], folder(row), row["seed"], result), []).append(row)
     return list(together.values())

@@ -29,7 +29,7 @@ class Copy:
         (self.folder / "plots").mkdir(parents=True)
         (self.folder / "tools").mkdir()
         (self.folder / "betas").mkdir()
-        others = [ROOT / name for name in ("benchmark.sh", "tools/report.py", "betas/loop.py")]
+        others = [ROOT / name for name in ("benchmark.sh", "tools/sweep.py", "betas/loop.py")]
         for path in (*ROOT.glob("ppo_*.py"), *others):
             shutil.copy(path, self.folder / path.relative_to(ROOT))
         self.program = self.folder / "benchmark.sh"

@@ -13,7 +13,7 @@ import numpy as np
 import page
 import pandas as pd
 import pytest
-import report
+import sweep
 from helpers import ROOT
 from playwright.sync_api import expect, sync_playwright
 
@@ -30,7 +30,7 @@ SHOWN = ("clip", "klip", "phi", "kl_fixed")
 def run_row(task, variant, seed, **changes):
     """A row as collect.load_runs returns it."""
     defaults = ppo_kl_scalar_continuous.Args(exp_name=f"ppo_{variant}_continuous", env_id=task, total_timesteps=40_960)
-    arguments = {name: value for name, value in asdict(defaults).items() if name not in report.NOT_COMPARED}
+    arguments = {name: value for name, value in asdict(defaults).items() if name not in sweep.NOT_COMPARED}
     row = {
         "run": f"{task}__{variant}__{seed}",
         "env_id": task,
@@ -319,7 +319,7 @@ def test_the_command_that_trains_a_users_run_again_says_every_argument():
     path = ROOT / "betas" / "rollback.py"
     arguments = ["--env-id", "CartPole-v1", "--total-timesteps", "1000000", "--compile", "--clip-coef", "0.5"]
     args, _, _ = loop.parse(path, [*arguments, "--alpha", "0.1"])
-    recorded = {name: value for name, value in vars(args).items() if name not in report.NOT_COMPARED}
+    recorded = {name: value for name, value in vars(args).items() if name not in sweep.NOT_COMPARED}
     row = run_row("CartPole-v1", "rollback", 0, args=json.dumps(recorded))
     command = page.command(row).split()
     assert command[:2] == ["python", "betas/rollback.py"]
