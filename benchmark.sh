@@ -61,8 +61,6 @@ wrong argument. With --slurm 0 once the runs are submitted.
 EOF
 }
 
-die() { echo "error: $*" >&2; exit 2; }
-
 # Whether the list $2 (a,b,c) holds the word $1; an empty list holds every word.
 listed() {
   [ -n "$1" ] || return 1 # the blank first line of a table
@@ -111,27 +109,13 @@ plan() { # a line a run, its fields separated by tabs: name, task, variant, seed
 
 read_runs() { "$PYTHON" tools/sweep.py "$@" "$base" <<< "$plan"; }
 
-install() { # makes .venv and installs requirements.txt, unless that is done or the user brings his own Python
+use_python() { # the user's own Python, or .venv with requirements.txt installed
   if [ -n "${PYTHON:-}" ]; then
     command -v "$PYTHON" > /dev/null || die "PYTHON=$PYTHON: no such program"
     return
   fi
   export PYTHON=.venv/bin/python
-  ! cmp -s requirements.txt .venv/installed.txt || return 0
-  # For 3.11 to 3.14 all packages in requirements.txt have wheels, for newer ones perhaps, as in tests/run.sh.
-  local version
-  version=$(python3 --version 2>&1) || true
-  version=${version##*$'\n'}
-  case "$version" in
-    "Python 3."1[1-4].*) ;;
-    "Python 3."1[5-9]* | "Python 3."[2-9][0-9]* | "Python "[4-9]*)
-      echo "requirements.txt is for Python 3.11 to 3.14 and may not install with $version" >&2 ;;
-    *) die "requirements.txt needs Python 3.11 or newer as python3, not $version; or set PYTHON" ;;
-  esac
-  echo "installing requirements.txt into .venv (once; some minutes, less if it is there)"
-  python3 -m venv .venv || die "cannot make .venv (Debian and Ubuntu: apt install python3-venv)"
-  $PYTHON -m pip install --quiet -r requirements.txt || die "cannot install requirements.txt, see above"
-  cp requirements.txt .venv/installed.txt
+  install requirements.txt
 }
 
 # Whether the run $name has ended; of one that diverged result.json says so.
@@ -290,7 +274,7 @@ main() {
     exit
   fi
   [ "$mode" != --slurm ] || command -v sbatch > /dev/null || die "--slurm: no sbatch here; call it where jobs are submitted"
-  install
+  use_python
   [ "$mode" != --status ] || { read_runs status; exit; }
   todo=$(read_runs "${mode#--}") || exit 2
   if [ "$mode" = --slurm ]; then submit; exit; fi
@@ -302,4 +286,5 @@ case "${PYTHON:-}" in [!/]*/*) export PYTHON=$PWD/$PYTHON ;; esac
 called=$0
 self=$(realpath -- "${BASH_SOURCE[0]}") # it may have been called by a link
 CDPATH="" cd -- "$(dirname -- "$self")"
+. tools/install.sh # install, die
 if [ "${1:-}" = --run ]; then run_one "${@:2}"; else main "$@"; fi

@@ -29,8 +29,8 @@ class Copy:
         (self.folder / "plots").mkdir(parents=True)
         (self.folder / "tools").mkdir()
         (self.folder / "betas").mkdir()
-        others = [ROOT / name for name in ("benchmark.sh", "tools/sweep.py", "betas/loop.py")]
-        for path in (*ROOT.glob("ppo_*.py"), *others):
+        others = ("benchmark.sh", "requirements.txt", "tools/install.sh", "tools/sweep.py", "betas/loop.py")
+        for path in (*ROOT.glob("ppo_*.py"), *(ROOT / name for name in others)):
             shutil.copy(path, self.folder / path.relative_to(ROOT))
         self.program = self.folder / "benchmark.sh"
         self.runs = self.folder / "runs"
