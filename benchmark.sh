@@ -5,7 +5,7 @@
 set -euf -o pipefail
 
 # The list of runs: tasks x variants of their family x seeds. To add a task or a variant of your own, add a line.
-# Pictures and tables show both in this order.
+# Pictures and tables show both in this order, which a sweep keeps in plan.tsv beside its runs.
 # task            family      steps    flags
 TASKS="
 HalfCheetah-v4    continuous  1000000
@@ -107,6 +107,12 @@ plan() { # a line a run, its fields separated by tabs: name, task, variant, seed
   done
 }
 
+save_plan() { # adds the runs to plan.tsv beside them; the pictures take the order of tasks and variants from there
+  local new
+  new=$(cut -f 1-4 <<< "$plan" | grep -vxF -f <(cat "$base/plan.tsv" 2> /dev/null)) || return 0 # nothing new
+  echo "$new" >> "$base/plan.tsv" # name, task, variant, seed
+}
+
 read_runs() { "$PYTHON" tools/sweep.py "$@" "$base" <<< "$plan"; }
 
 use_python() { # the user's own Python, or .venv with requirements.txt installed
@@ -166,6 +172,7 @@ train() { # trains the runs of $todo, $workers at once; $failed gets a line for 
   total=$(grep -c . <<< "$todo")
   workers=${workers:-$(cores)}
   mkdir -p "$base/logs" 2> /dev/null || die "cannot make $base/logs: runs must be a folder to write to, or a link to one"
+  save_plan
   command -v flock > /dev/null || echo "without flock (util-linux), two sweeps in one folder are not kept apart" >&2
   echo "$total runs to train, $workers at once"
   trap 'echo "stopped; the same command resumes" >&2; exit 130' INT TERM HUP
@@ -193,6 +200,7 @@ submit() { # one job array of the runs of $todo
     rm -f "$list"
     die "--slurm: ${said#*: line *: }"
   fi
+  save_plan
   script="#!/usr/bin/env bash
 export PYTHON=$(printf %q "$PYTHON")
 exec bash $(printf '%q ' "$self" --run -x "$base") \"\$(sed -n \$((SLURM_ARRAY_TASK_ID + 1))p $(printf %q "$list"))\""

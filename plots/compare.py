@@ -1,41 +1,18 @@
-"""Decides which runs are compared: of a task one version of each script and one setting, and of these one run a seed.
+"""Decides which runs are compared, and how they are called.
 
-`comparison` turns the rows of runs.csv, which are text, into a table in which task and variant are ordered
-categoricals, so that whatever is grouped or sorted by them comes in their order, and each argument is a column, named
-as on the command line (`--clip-coef`), with the value that the run recorded.
+A run is called by its variant: `clip`, `klip`, the name of a file in betas/. Of several settings of a variant on a task
+the one with most runs has that name; each other setting has a name of its own, `clip --clip-coef 0.1`, so that none is
+left out. What is left out, runs of another version and the earlier of two runs of one seed, is named.
 """
 
 import json
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import sweep
 
-TASKS = sweep.names("TASKS")
 FORMS = list(sweep.FORMS)  # of one update: trained with one seed, they end with the same bits
-MAIN = [*FORMS, "kl_fixed", "kl_adaptive"]  # the variants that benchmark.sh trains if none is named
-BETAS = [
-    "clip_higher",
-    "dual_clip",
-    "rollback",
-    "spo",
-    "sapo",
-    "cispo",
-    "soft",
-    "none",
-    "ano",
-    "dpo",
-    "aband",
-    "clip_eps",
-    "bpo",
-    "r2vpo",
-    "dppo",
-    "vespo",
-]
-VARIANTS = [*MAIN, *BETAS]
-EPSILON = "--clip-coef"  # the argument of the surrogate that all scripts have
 ABSENT = ""  # of an argument that a script does not have; equal to itself, unlike NaN
 
 
@@ -63,17 +40,17 @@ def read_reference(path):
     return Reference(returns, random, "reference")
 
 
-def flag(name):
-    """An argument's name as on the command line, which is also the name of its column."""
-    return "--" + name.replace("_", "-")
-
-
 def ordered(values, known):
     """Values as an ordered categorical: those that are known first, in their order, the others by the alphabet."""
     found = set(values)
     others = sorted(found - set(known))
     categories = [name for name in known if name in found] + others
     return pd.Categorical(values, categories, ordered=True)
+
+
+def present(column):
+    """The categories that a column of ordered categoricals holds, in their order."""
+    return list(column.cat.remove_unused_categories().cat.categories)
 
 
 def comparable(value):
@@ -83,20 +60,19 @@ def comparable(value):
     return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def columns(args):
-    """Arguments, a dict, by the names and with the values of their columns."""
-    return {flag(name): comparable(value) for name, value in args.items()}
-
-
 def arguments(runs):
     """The arguments that runs recorded, a column each (as on the command line) and a row a run; ABSENT where a run has
     none of that name."""
-    rows = [columns(json.loads(text)) for text in runs["args"]]
+    rows = [
+        {"--" + name.replace("_", "-"): comparable(value) for name, value in json.loads(text).items()}
+        for text in runs["args"]
+    ]
     return pd.DataFrame(rows, runs.index, dtype=object).drop(columns="--exp-name").fillna(ABSENT)
 
 
-def typed(rows, tasks=TASKS, variants=VARIANTS):
-    """The rows of runs.csv with numbers as numbers, ordered categoricals and a column an argument; and beside them
+def typed(rows, tasks=(), variants=FORMS):
+    """The rows of runs.csv with numbers as numbers, ordered categoricals (the tasks and variants that are named first)
+    and a column an argument; and beside them
 
     steps: how many a run was to train; diverged: whether it did.
     """
@@ -144,55 +120,59 @@ def of_one_setting(runs, names):
     return runs[setting == setting[best]]
 
 
-def left_out_line(place, others, kept):
-    """A line that says in which arguments the runs that are left out depart from those that are kept, if any is."""
-    main = kept.iloc[0]
-    names = [name.removeprefix("--") for name in flags(others) if (others[name] != main[name]).any()]
-    return f"{place}: runs with another {', '.join(sorted(names))}: {len(others)}"
+def differences(runs):
+    """What differs from the setting after which a variant is called, as text for each run: `--clip-coef 0.1`.
+
+    That setting has most runs: of the arguments that all scripts have, among all runs of a task; of the others, among
+    those of the variant.
+    """
+    of_all = shared(runs)
+    own = [name for name in flags(runs) if name not in of_all]
+    found = pd.Series("", runs.index)
+    for _, of_task in runs.groupby("env_id", observed=True):
+        base = of_one_setting(of_task, of_all)
+        for variant, of_variant in of_task.groupby("variant", observed=True):
+            same = base[base["variant"] == variant]
+            expected = of_one_setting(same if len(same) else of_variant, own).iloc[0].copy()
+            expected[of_all] = base.iloc[0][of_all]
+            for index, row in of_variant[of_all + own].iterrows():
+                changed = [name for name in of_all + own if row[name] != expected[name]]
+                found[index] = " ".join(f"{name} {row[name]}" for name in changed)
+    return found
 
 
 def comparison(runs):
-    """The runs to compare, of those that typed gives.
+    """The runs to compare, of those that typed gives, and a line for each thing that is left out.
 
-    Returns them, all runs of the same versions whatever their settings, and a line for each thing that is left out.
+    A column more, method, is the variant as it was; in the column variant a setting has its name.
     """
-    of_version, chosen, notes = [], [], []
-    for (variant, task), of_variant in runs.groupby(["variant", "env_id"], observed=True):
+    kept, notes = [], []
+    for (task, variant), of_variant in runs.groupby(["env_id", "variant"], observed=True):
         current = of_one_version(of_variant)
-        of_version.append(current)
-        others = of_variant.drop(current.index)
-        for sha, part in others.groupby("script_sha256", observed=True):
-            version = f"script_sha256 {sha[:8] or 'unknown'}"
-            notes.append(f"{task}, {variant}: runs of another version, {version}: {len(part)}")
-    every_run = pd.concat(of_version).sort_index()
-    of_all = shared(every_run)
-    own = [name for name in flags(every_run) if name not in of_all]
-    for task, of_task in every_run.groupby("env_id", observed=True):
-        setting = of_one_setting(of_task, of_all)
-        for variant, of_variant in of_task.groupby("variant", observed=True):
-            same = setting[setting["variant"] == variant]
-            if len(same):
-                same = of_one_setting(same, own)
-            latest = same.drop_duplicates("seed", keep="last")  # names end in the time
-            chosen.append(latest)
-            if len(latest) < len(same):
-                notes.append(f"{task}, {variant}: older runs of the same seed: {len(same) - len(latest)}")
-            if len(same) < len(of_variant):
-                kept = same if len(same) else setting
-                notes.append(left_out_line(f"{task}, {variant}", of_variant.drop(same.index), kept))
-    return (pd.concat(chosen) if chosen else every_run.iloc[:0]), every_run, notes
+        kept.append(current)
+        for version, part in of_variant.drop(current.index).groupby("version"):
+            notes.append(f"{task}, {variant}: runs of another version, {version[:8] or 'unknown'}: {len(part)}")
+    of_version = pd.concat(kept).sort_index()
+    changed = differences(of_version)
+    names = (of_version["variant"].astype(str) + " " + changed).str.strip()
+    methods = present(of_version["variant"])
+    by_method = sorted(set(names), key=lambda name: (methods.index(name.split(" --")[0]), name))
+    named = of_version.assign(method=of_version["variant"], variant=ordered(names, by_method))
+    latest = named.sort_values("ended", kind="stable").drop_duplicates(["env_id", "variant", "seed"], keep="last")
+    for (task, variant), part in named.drop(latest.index).groupby(["env_id", "variant"], observed=True):
+        notes.append(f"{task}, {variant}: runs of a seed that ended earlier than another: {', '.join(part['run'])}")
+    return latest.sort_index(), notes
 
 
-def main_runs(runs):
-    """The runs of the variants that benchmark.sh names."""
-    return runs[runs["variant"].isin(MAIN)]
-
-
-def betas_runs(runs):
-    """The runs of other variants than those of benchmark.sh, and the clip's on their tasks."""
-    others = ~runs["variant"].isin(MAIN)
-    beside = (runs["variant"] == "clip") & runs["env_id"].isin(runs["env_id"][others])
-    return runs[others | beside]
+def other_libraries(runs):
+    """A line for each task whose runs have several versions of a library: they are compared all the same."""
+    lines = []
+    for task, of_task in runs.groupby("env_id", observed=True):
+        counts = of_task["versions"].value_counts()
+        if len(counts) > 1:
+            several = "; ".join(f"{count} with {versions}" for versions, count in counts.items())
+            lines.append(f"{task}: runs with several versions of libraries are averaged: {several}")
+    return lines
 
 
 def identical_triples(runs):
@@ -210,31 +190,18 @@ def merged(runs):
         return runs
     together = " = ".join(FORMS)
     variants = runs["variant"].astype(str).replace(dict.fromkeys(FORMS, together))
-    runs = runs.assign(variant=ordered(variants, [together, *VARIANTS]))
+    runs = runs.assign(variant=ordered(variants, [together, *present(runs["variant"])]))
     return runs.drop_duplicates(["env_id", "variant", "seed"])
 
 
-def once(runs):
-    """The runs without klip and phi, where all three forms are identical: those of clip stand for them."""
-    same = identical_triples(runs)
-    if same.empty or not same.all():
-        return runs
-    return runs[~runs["variant"].isin(FORMS[1:])]
-
-
 def first_name(variant):
-    """A variant's name in the paper and among the colours: of the merged forms clip."""
+    """A variant's name among the colours and in a reference: of the merged forms clip."""
     return variant.partition(" = ")[0]
 
 
-def runs_of(runs, variant):
-    """The runs of a variant; those of clip also where it is merged with its other forms."""
-    return runs[runs["variant"].astype(str).map(first_name) == variant]
-
-
-def present(column):
-    """The categories that a column of ordered categoricals holds, in their order."""
-    return list(column.cat.remove_unused_categories().cat.categories)
+def named(variants, name):
+    """The variant of that name, of those that are there, also where it is merged with its other forms; else None."""
+    return next((variant for variant in variants if first_name(variant) == name), None)
 
 
 def run_scores(runs, reference):
@@ -273,57 +240,3 @@ def by_cell(runs):
         several = {task: values for task, values in of_tasks.items() if len(values) > 1}
         found[variant] = several or of_tasks
     return found
-
-
-def knob_points(runs, every_run):
-    """The runs in which one argument alone differs from those that are compared, and of these the ones with the same
-    seeds; beside the columns of runs
-
-    knob: the argument; value: its value as an ordered categorical of text.
-    """
-    points = []
-    for place, chosen in runs.groupby(["env_id", "variant"], observed=True):
-        task, variant = place
-        alike = every_run[(every_run["env_id"] == task) & (every_run["variant"] == variant)]
-        differs = alike[flags(alike)] != chosen[flags(alike)].iloc[0]
-        alone = differs.sum(axis=1) == 1
-        for knob in differs.columns[differs[alone].any()].drop("--total-timesteps", errors="ignore"):
-            swept = alike[alone & differs[knob]]
-            default = chosen[chosen["seed"].isin(swept["seed"])]
-            points += [part.assign(knob=knob, value=part[knob]) for part in (swept, default)]
-    if not points:
-        return every_run.iloc[:0].assign(knob="", value="")
-    points = pd.concat(points).drop_duplicates(["knob", "env_id", "variant", "value", "seed"], keep="last")
-    words = [isinstance(value, (str, bool)) for value in points["value"]]
-    numbers = points["value"][~np.array(words)]
-    texts = [*map(str, sorted(set(numbers))), *sorted(set(points["value"][words].map(str)))]
-    return points.assign(value=pd.Categorical(points["value"].map(str), texts, ordered=True))
-
-
-def settings(runs, every_run):
-    """The runs that are compared (of the three forms clip's) and those in which arguments of the surrogate differ:
-    ε, or what the variant alone has. Beside the columns of runs
-
-    knob and value: those arguments and their values as text, empty for the runs that are compared; setting: the variant
-    with both, an ordered categorical.
-    """
-    compared = once(runs)
-    of_all = shared(every_run)
-    points = [compared.assign(setting=compared["variant"].astype(str), knob="", value="")]
-    for (task, variant), chosen in compared.groupby(["env_id", "variant"], observed=True):
-        alike = every_run[(every_run["env_id"] == task) & (every_run["variant"] == variant)]
-        differs = alike[flags(alike)] != chosen[flags(alike)].iloc[0]
-        of_surrogate = [name for name in differs if name == EPSILON or name not in of_all]
-        others_agree = ~differs.drop(columns=of_surrogate).any(axis=1)
-        is_swept = differs[of_surrogate].any(axis=1) & others_agree
-        in_order = alike[is_swept].sort_values(of_surrogate, key=partial(pd.to_numeric, errors="coerce"))
-        for index in in_order.index:
-            changed = differs.loc[index, of_surrogate]
-            names = sorted(changed.index[changed])
-            values = [str(alike.loc[index, name]) for name in names]
-            words = [word for pair in zip(names, values, strict=True) for word in pair]
-            labels = {"setting": " ".join([variant, *words]), "knob": " ".join(names), "value": " ".join(values)}
-            points.append(alike.loc[[index]].assign(**labels))
-    points = pd.concat(points).drop_duplicates(["env_id", "setting", "seed"], keep="last")
-    points = points.sort_values(["variant", "knob"], kind="stable")
-    return points.assign(setting=ordered(points["setting"], points["setting"].unique()))

@@ -166,6 +166,10 @@ def design_axis(shown=None):
             upper.tick_params(labelleft=False)
             lower.tick_params(labelleft=False)
     draw_key(*axes[-2:, -1], image)
+    figure.caption = (
+        "Above: β_t over w and Â, by autograd from each file's own surrogate; below: what is left of the gradient, "
+        "over w. Nothing here was trained."
+    )
     return figure
 
 

@@ -108,17 +108,17 @@ class Aggregate(NamedTuple):
     score: tuple
     improvement: (
         tuple | None
-    )  # over clip, on the tasks that both have; None for clip itself and where there is no interval
+    )  # over the baseline, on the tasks that both have; None for itself and where there is no interval
 
 
-def aggregates(scores, clip):
-    """{variant: Aggregate} from {variant: {task: scores (seeds,)}}, clip being the variant to compare with."""
+def aggregates(scores, baseline):
+    """{variant: Aggregate} from {variant: {task: scores (seeds,)}}, baseline being the variant to compare with."""
     found = {}
     for variant, of_tasks in scores.items():
-        common = [task for task in of_tasks if task in scores.get(clip, {})]
+        common = [task for task in of_tasks if task in scores.get(baseline, {})]
         improved = None
-        if variant != clip and common:
-            samples = [scores[name][task] for name in (variant, clip) for task in common]
+        if variant != baseline and common:
+            samples = [scores[name][task] for name in (variant, baseline) for task in common]
             improved = interval(improvement, samples)
             if np.isnan(improved[1]):  # a single seed says nothing
                 improved = None

@@ -1,28 +1,25 @@
-"""The pictures of the data set. Each function draws one and returns the figure, or None if there is nothing to draw."""
+"""The pictures of a sweep. Each function draws one and returns the figure, with its caption, or None."""
 
 import compare
 import numpy as np
 import tables
 import theory
 from compare import present
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 from style import STYLES, finish, handles, panel_each, panels, style
 
-NO_MODES = {}  # of tasks with two modes of seeds, see draw_spread
-MANY = 8  # seeds; more are drawn as a band
+MANY_SEEDS = 8  # more are drawn as a band
+MANY_VARIANTS = 6  # more could not be told apart in one panel
+MODES = {}  # of a task with two modes of seeds the return that parts them; the seeds above it are drawn as lines
 SMOOTHED = "rolling mean over a fiftieth of the run"
 CROSS = "; a cross at the foot: a seed diverged there"
 NOTE = {"fontsize": 9, "color": "0.25"}
-# A number beside a point, with a white edge, or the lines that it crosses would run through it.
-LABEL = {
-    "textcoords": "offset points",
-    "fontsize": 8,
-    "zorder": 4,
-    "path_effects": [withStroke(linewidth=1.3, foreground="white")],
-}
+
+
+def shown(runs):
+    """The runs as they are drawn: identical forms as one, and no name taken for mathematics."""
+    runs = compare.merged(runs)
+    return runs.assign(variant=runs["variant"].cat.rename_categories(lambda name: name.replace("$", r"\$")))
 
 
 def steps_axis(ax, label=True):
@@ -95,13 +92,16 @@ def wide(cell, curves, column, smooth=True, points=160):
     return table.mask(ended)[(len(table) - 1) % thin :: thin]
 
 
+PLACES = 17  # of markers along a line
+
+
 def marks(variant, points):
     """Which of the points carry a marker: eight, at other places for each variant."""
     step = max(1, points // 8)
-    names = [*STYLES, *compare.BETAS]
+    names = list(STYLES)
     name = compare.first_name(variant)
-    place = names.index(name) if name in names else len(names)
-    return step * (1 + place) // (len(names) + 2), step
+    place = names.index(name) % PLACES if name in names else PLACES
+    return step * (1 + place) // (PLACES + 2), step
 
 
 def draw_mean(ax, table, variant):
@@ -114,22 +114,21 @@ def draw_seeds(ax, table, color):
     ax.plot(table.index, table, color=color, zorder=2, linewidth=0.6, alpha=0.7)
 
 
-def draw_spread(ax, table, cell, modes, band=True):
+def draw_spread(ax, table, cell, band=True):
     """Draws how the seeds of a cell vary around their mean.
 
     Up to eight are a thin line each, with a band of one standard deviation. Of more the band holds the middle half, and
-    on a task with two modes those in the upper one are lines: modes has the return that parts them, by task. A cross at
-    the foot marks where a seed diverged.
+    on a task of MODES those in the upper one are lines. A cross at the foot marks where a seed diverged.
     """
     color = style(cell["variant"].iloc[0])["color"]
     shown = cell["seed"]
-    if len(cell) > MANY:
+    if len(cell) > MANY_SEEDS:
         low, high = table.quantile(0.25, axis=1), table.quantile(0.75, axis=1)
-        shown = cell["seed"][cell["final_return"] > cell["env_id"].astype(str).map(modes)]
+        shown = cell["seed"][cell["final_return"] > cell["env_id"].astype(str).map(MODES)]
     else:
         mean, std = table.mean(axis=1), table.std(axis=1, ddof=0)
         low, high = mean - std, mean + std
-    if band or len(cell) > MANY:
+    if band or len(cell) > MANY_SEEDS:
         ax.fill_between(table.index, low, high, color=color, alpha=0.2, linewidth=0, zorder=1)
     draw_seeds(ax, table[table.columns.intersection(shown)], color)
     for seed in table.columns.intersection(cell["seed"][cell["diverged"]]):
@@ -137,43 +136,45 @@ def draw_spread(ax, table, cell, modes, band=True):
         ax.plot(table[seed].last_valid_index(), 0.06, "X", transform=ax.get_xaxis_transform(), **cross)
 
 
-def spread_caption(runs, modes):
+def spread_caption(runs):
     """What the bands and thin lines of draw_spread are, in the pictures of these runs."""
     counts = runs.groupby(["env_id", "variant"], observed=True).size()
     parts = []
-    if (counts <= MANY).any():
+    if (counts <= MANY_SEEDS).any():
         parts.append("± one standard deviation and each seed")
-    if (counts > MANY).any():
+    if (counts > MANY_SEEDS).any():
         parts.append("of more than eight seeds the middle half")
-    parts += [f"on {task} with those that break out" for task in modes if (counts.get(task, counts[:0]) > MANY).any()]
+    parts += [
+        f"on {task} with those that break out" for task in MODES if (counts.get(task, counts[:0]) > MANY_SEEDS).any()
+    ]
     return ", ".join(parts)
 
 
-def draw_returns(ax, runs, curves, task, modes):
+def draw_returns(ax, runs, curves, task):
     """Draws the learning curves of a task, of every variant."""
     of_task = runs[runs["env_id"] == task]
     for variant, cell in of_task.groupby("variant", observed=True):
         table = wide(cell, curves, "episodic_return")
         if len(table):
-            draw_spread(ax, table, cell, modes)
+            draw_spread(ax, table, cell)
             draw_mean(ax, table, variant)
     steps_axis(ax)
 
 
-def learning_curves(runs, curves, modes=NO_MODES):
-    """A panel a task: the mean over seeds, and how they vary; modes as in draw_spread."""
-    if runs.empty:
-        return None
-    runs = compare.merged(runs)
+def learning_curves(runs, curves, baseline="clip"):
+    """A panel a task: the mean over seeds, and how they vary; of many variants a panel for each."""
+    runs = shown(runs)
+    if len(present(runs["variant"])) > MANY_VARIANTS:
+        return small_multiples(runs, curves, "learning_curves", baseline)
     tasks = present(runs["env_id"])
     figure, axes, blank = panel_each(tasks, 2.3)
     for task, ax in axes.items():
-        draw_returns(ax, runs, curves, task, modes)
-        write_remarks(ax, runs, task, tables.main_variants(runs))
+        draw_returns(ax, runs, curves, task)
+        write_remarks(ax, runs, task, present(runs["variant"]))
         ax.set_title(title(runs, task))
         if ax.get_subplotspec().is_first_col():
             ax.set_ylabel("episodic return")
-    caption = f"Mean over seeds ({SMOOTHED}), and around it {spread_caption(runs, modes)}"
+    caption = f"Mean over seeds ({SMOOTHED}), and around it {spread_caption(runs)}"
     caption += CROSS if runs["diverged"].any() else ""
     return finish(figure, caption + ".", handles(present(runs["variant"])), blank)
 
@@ -235,80 +236,6 @@ def identity(runs, curves):
     return finish(figure, caption, handles(forms), blank)
 
 
-def partition(runs, curves):
-    """Shares of samples in the three sets, a row a task."""
-    if runs.empty:
-        return None
-    runs = compare.merged(runs)
-    tasks = present(runs["env_id"])
-    figure, axes = panels(len(tasks), 3, 1.55)
-    for row, task in zip(axes, tasks, strict=True):
-        for ax, (name, label) in zip(row, theory.SETS.items(), strict=True):
-            for variant, cell in runs[runs["env_id"] == task].groupby("variant", observed=True):
-                table = wide(cell, curves, name)
-                if len(table):
-                    draw_mean(ax, table, variant)
-            ax.set_ylabel(f"share in {label}")
-            ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
-            ax.yaxis.set_major_locator(MaxNLocator(4))
-            ax.set_ylim(*((None, 1) if name == "in" else (0, None)))
-            steps_axis(ax, task == tasks[-1])
-        write_remarks(row[1], runs, task, tables.main_variants(runs))
-        row_title(row, title(runs, task))
-    caption = f"Shares of all samples of an iteration's minibatches, mean over seeds ({SMOOTHED})."
-    return finish(figure, caption, handles(present(runs["variant"])))
-
-
-def draw_percentiles(ax, cell, curves):
-    """Draws how β_t is distributed over the samples of an iteration: bands and the median, means over seeds."""
-    p01, p10, p50, p90, p99 = (
-        wide(cell, curves, f"beta_p{percent}").mean(axis=1) for percent in ("01", "10", "50", "90", "99")
-    )
-    color = style(cell["variant"].iloc[0])["color"]
-    ax.fill_between(p50.index, p01, p99, color=color, alpha=0.3, linewidth=0)
-    ax.fill_between(p50.index, p10, p90, color=color, alpha=0.6, linewidth=0)
-    ax.plot(p01.index, p01, color=color, linewidth=0.8)
-    ax.plot(p99.index, p99, color=color, linewidth=0.8)
-    ax.plot(p50.index, p50, color="black", linewidth=1.2)
-    ax.margins(y=0.25)
-
-
-def beta(runs, curves):
-    """Percentiles of the β_t that a clip implies, a row a task, a column a variant."""
-    if runs.empty:
-        return None
-    runs = compare.merged(runs)
-    tasks = present(runs["env_id"])
-    variants = present(runs["variant"])
-    figure, axes = panels(len(tasks), len(variants), 1.55, sharey="row")
-    for row, task in zip(axes, tasks, strict=True):
-        of_task = runs[runs["env_id"] == task]
-        for ax, variant in zip(row, variants, strict=True):
-            cell = of_task[of_task["variant"] == variant]
-            text = remarks(runs, task, [variant]) or variant
-            ax.text(0.04, 0.97, text, transform=ax.transAxes, va="top", zorder=4, fontsize=9)
-            if cell.empty or not curves["run"].isin(cell["run"]).any():
-                ax.set_axis_off()
-                continue
-            draw_percentiles(ax, cell, curves)
-            steps_axis(ax, task == tasks[-1])
-        row[0].set_ylabel(r"$\beta_t$")
-        if np.ptp(row[0].get_ylim()) > 50:
-            row[0].set_yscale("symlog", linthresh=1)
-            row[0].yaxis.set_major_formatter("{x:,g}")
-        row_title(row, title(runs, task))
-    caption = (
-        "β_t = −wÂ on I_kill and 0 elsewhere, whichever variant trains: percentiles over an iteration's samples, mean "
-        f"over seeds ({SMOOTHED}); logarithmic beyond ±1 where an axis goes beyond 50."
-    )
-    entries = [
-        Line2D([], [], color="black", label="median"),
-        Patch(color="0.5", alpha=0.9, label="10 to 90 %"),
-        Patch(color="0.5", alpha=0.4, label="1 to 99 %"),
-    ]
-    return finish(figure, caption, entries)
-
-
 def draw_interval(ax, y, variant, estimate, label=None):
     """Draws a value, a number or another label above it, and the bar of its interval."""
     value, low, high = estimate
@@ -319,10 +246,12 @@ def draw_interval(ax, y, variant, estimate, label=None):
     ax.annotate(label, (value, y), (0, 7), textcoords="offset points", ha="center", fontsize=9, bbox=ground)
 
 
-def aggregate(runs, reference=None):
-    """Over all tasks the probability of improvement over clip, and with a reference the score, with their intervals."""
-    found = tables.aggregates_of(runs, reference)
-    if not found:
+def aggregate(runs, baseline="clip", reference=None):
+    """Over all tasks the probability of improvement over a baseline, and with a reference the score, with their
+    intervals; None where there is neither."""
+    runs = shown(runs)
+    found = tables.aggregates_of(runs, baseline, reference)
+    if not any(both.score or both.improvement for both in found.values()):
         return None
     tasks = [task for task in present(runs["env_id"]) if any(task in both.tasks for both in found.values())]
     labels = [
@@ -340,7 +269,7 @@ def aggregate(runs, reference=None):
     left.set_ylim(len(found) - 0.5, -0.7)
     if reference:
         left.set_xlabel("mean score")
-    right.set_xlabel("probability of improvement over clip")
+    right.set_xlabel(f"probability of improvement over {baseline}")
     right.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
     right.set_xlim(-0.05, 1.05)
     score = f"score: 0 is a random policy, 1 the {reference.name}'s PPO-Clip; " if reference else ""
@@ -349,7 +278,7 @@ def aggregate(runs, reference=None):
         "draw the seeds of each task and variant anew."
     )
     if any(len(both.tasks) < len(tasks) for both in found.values()):
-        caption += " A variant with fewer tasks is compared with clip on those alone."
+        caption += f" A variant with fewer tasks is compared with {baseline} on those alone."
     return finish(figure, caption)
 
 
@@ -368,18 +297,18 @@ def limits(values, scale):
     return low - room, high + room
 
 
-def draw_beside_clip(ax, cell, clip, curves, column, variant, modes):
-    """Draws a variant's curves on a task over clip's; returns all values drawn."""
+def draw_beside(ax, cell, baseline_cell, curves, column, variant, baseline):
+    """Draws a variant's curves on a task over the baseline's; returns all values drawn."""
     drawn = []
-    for name, part in (("clip", clip), (variant, cell)):
+    for name, part in ((baseline, baseline_cell), (variant, cell)):
         table = wide(part, curves, column, points=80)
         drawn.append(table.to_numpy().ravel())
         if len(table):
-            draw_spread(ax, table, part, modes, band=False)
+            draw_spread(ax, table, part, band=False)
             look = style(name)
-            width = 3 if name == "clip" else 1.6
+            width = 3 if name == baseline else 1.6
             ax.plot(
-                table.index, table.mean(axis=1), color=look["color"], linewidth=width, zorder=2.5 + (name != "clip")
+                table.index, table.mean(axis=1), color=look["color"], linewidth=width, zorder=2.5 + (name != baseline)
             )
     return np.concatenate(drawn)
 
@@ -391,21 +320,20 @@ MULTIPLES = {
 }
 
 
-def small_multiples(runs, curves, which, modes=NO_MODES):
-    """A row a variant, a column a task, and clip in each panel: many variants in one panel could not be told apart."""
-    if runs.empty:
-        return None
+def small_multiples(runs, curves, which, baseline="clip"):
+    """A row a variant, a column a task, and the baseline in each panel."""
     column, label, scale = MULTIPLES[which]
     tasks = present(runs["env_id"])
-    variants = [variant for variant in present(runs["variant"]) if variant != "clip"]
+    baseline = compare.named(present(runs["variant"]), baseline)
+    variants = [variant for variant in present(runs["variant"]) if variant != baseline]
     figure, axes = panels(len(variants), len(tasks), 1.1, sharex="col", sharey="col")
     for place, task in enumerate(tasks):
         of_task = runs[runs["env_id"] == task]
         values = []
         for ax, variant in zip(axes[:, place], variants, strict=True):
             cell = of_task[of_task["variant"] == variant]
-            clip = of_task[of_task["variant"] == "clip"]
-            values.append(draw_beside_clip(ax, cell, clip, curves, column, variant, modes))
+            of_baseline = of_task[of_task["variant"] == baseline]
+            values.append(draw_beside(ax, cell, of_baseline, curves, column, variant, baseline))
             text = remarks(runs, task, [variant])
             # A remark may be wider than its panel: at the right edge of the picture it goes to the left.
             x, side = (1, "right") if text and task == tasks[-1] else (0, "left")
@@ -421,48 +349,50 @@ def small_multiples(runs, curves, which, modes=NO_MODES):
     figure.supylabel(label, fontsize=10)
     counts = runs.groupby(["env_id", "variant"], observed=True).size()
     seeds = plural(counts.min(), counts.max())
-    caption = f"Light blue: clip, other colours: the variant; thick: mean over {seeds} ({SMOOTHED}), thin: each seed"
-    if counts.max() > MANY:
+    beside = "Light blue: clip, other colours: the variant" if baseline == "clip" else f"Wide: {baseline}"
+    caption = f"{beside}; thick: mean over {seeds} ({SMOOTHED}), thin: each seed"
+    if counts.max() > MANY_SEEDS:
         caption += ", of more than eight the band of the middle half"
     return finish(figure, caption + (CROSS if runs["diverged"].any() else "") + ".")
 
 
-def draw_final(ax, y, cell, variant):
-    """Draws the final return of every run of a cell at height y, and their mean, of the clip as a line, too."""
+def draw_final(ax, y, cell, variant, baseline="clip"):
+    """Draws the final return of every run of a cell at height y, and their mean, of the baseline as a line, too."""
     color = style(variant)["color"]
     returns = cell["final_return"].dropna()
     ax.plot(returns, [y] * len(returns), "o", color=color, markersize=5, alpha=0.8, zorder=2)
     ax.plot(returns.mean(), y, color="black", marker="d", markersize=6, zorder=3)
-    if compare.first_name(variant) == "clip":
+    if compare.first_name(variant) == baseline:
         ax.axvline(returns.mean(), color=color, linewidth=2, zorder=1.8)
 
 
 def draw_final_of_reference(ax, y, cell, variant, task, reference):
-    """Draws the reference's mean final return and standard deviation at height y, where it has them and no run of the
-    cell has another length."""
+    """Draws the reference's mean final return and standard deviation at height y, if it has them and no run of the cell
+    has another length; whether it did."""
     key = (task, compare.first_name(variant))
-    if key in reference.returns.index and (cell["steps"] == reference.returns.loc[key, "steps"]).all():
+    drawn = key in reference.returns.index and (cell["steps"] == reference.returns.loc[key, "steps"]).all()
+    if drawn:
         mean, std = reference.returns.loc[key, ["mean", "std"]]
         ax.errorbar(mean, y, xerr=std, color="0.5", marker="d", markerfacecolor="white", linewidth=1.2)
+    return drawn
 
 
-def final_returns(runs, reference=None):
+def final_returns(runs, baseline="clip", reference=None):
     """Every run's final return, a panel a task, and beside them what a reference has."""
-    if runs.empty:
-        return None
-    runs = compare.merged(runs)
+    runs = shown(runs)
     tasks = present(runs["env_id"])
     variants = present(runs["variant"])
     columns = min(len(tasks), 2)
     figure, axes = panels(-(-len(tasks) // columns), columns, 0.6 + 0.26 * len(variants), sharey=True)
     for ax in axes.flat[len(tasks) :]:
         ax.set_axis_off()
+    beside = False
     for ax, task in zip(axes.flat, tasks, strict=False):
         for y, variant in enumerate(variants):
             cell = runs[(runs["env_id"] == task) & (runs["variant"] == variant)]
-            draw_final(ax, y, cell, variant)
+            draw_final(ax, y, cell, variant, baseline)
             if reference:
-                draw_final_of_reference(ax, y + 0.3, cell, variant, task, reference)
+                beside |= draw_final_of_reference(ax, y + 0.3, cell, variant, task, reference)
             text = remarks(runs, task, [variant]).replace(f"{variant}: ", "")
             right = cell["final_return"].mean() < np.mean(ax.get_xlim())
             box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
@@ -472,147 +402,50 @@ def final_returns(runs, reference=None):
         ax.set_ylim(len(variants) - 0.4, -0.6)
         ax.set_title(title(runs, task))
         ax.xaxis.set_major_locator(MaxNLocator(4))
-    caption = "Final returns: dots every seed that finished, diamonds their mean, line that of clip"
-    if reference:
+    caption = f"Final returns: dots every seed that finished, diamonds their mean, line that of {baseline}"
+    if beside:
         seeds = {f"{seeds:.0f}" for seeds in reference.returns["seeds"]}
         over = f"over {seeds.pop()} seeds" if len(seeds) == 1 else "over its seeds"
         caption += f"; grey: the {reference.name}'s mean ± standard deviation {over}, where our runs are as long"
     return finish(figure, f"{caption}.")
 
 
-def knob_style(variant):
-    """A variant's look in the pictures of knobs, where every point has a marker."""
-    return {"marker": "o", **style(variant), "linewidth": 1.6}
-
-
-def draw_knob(ax, place):
-    """Draws final returns over the values of one argument, on one task."""
-    values = present(place["value"])
-    for variant, cell in place.groupby("variant", observed=True):
-        look = knob_style(variant)
-        at = cell["value"].astype(str).map(values.index)
-        means = cell["final_return"].groupby(at).mean()
-        ax.plot(means.index, means, **look)
-        ax.plot(at, cell["final_return"], ".", color=look["color"], markersize=5, alpha=0.7)
-        crosses = at[cell["diverged"]]
-        ax.plot(crosses, [0.03] * len(crosses), "x", color=look["color"], transform=ax.get_xaxis_transform())
-    ax.set_xticks(range(len(values)), values, fontsize=9)
-
-
-def knobs(runs, points):
-    """Final return over each argument, a row an argument, a column a task."""
-    if points.empty:
-        return None
-    names = sorted(set(points["knob"]))
-    tasks = present(points["env_id"])
-    figure, axes = panels(len(names), len(tasks), 1.9 if len(tasks) > 1 else 2.6)
-    clip = compare.runs_of(runs, "clip")
-    reference = []
-    for row, knob in zip(axes, names, strict=True):
-        for ax, task in zip(row, tasks, strict=True):
-            place = points[(points["knob"] == knob) & (points["env_id"] == task)]
-            if place.empty:
-                ax.remove()
-                continue
-            draw_knob(ax, place)
-            same = clip[(clip["env_id"] == task) & clip["seed"].isin(place["seed"])]
-            if "clip" not in set(place["variant"]) and len(same):
-                look = {"color": STYLES["clip"]["color"], "linewidth": 3, "zorder": 1.8, "label": "clip, same seeds"}
-                reference = [ax.axhline(same["final_return"].mean(), **look)]
-            counts = place.groupby(["variant", "value"], observed=True).size()
-            separator = ", " if len(tasks) < 4 else "\n"
-            ax.set_title(f"{task}{separator}{plural(counts.min(), counts.max())}", fontsize=9.5)
-            ax.set_xlabel(knob)
-        next(ax for ax in row if ax.figure).set_ylabel("final return")
-    caption = "Lines: mean over seeds that finished; dots: every seed"
-    caption += "; a cross at the foot: a seed diverged" if points["diverged"].any() else ""
-    entries = [Line2D([], [], label=variant, **knob_style(variant)) for variant in present(points["variant"])]
-    return finish(figure, caption + ".", entries + reference)
-
-
-def setting_points(settings, curves):
-    """A row a setting and task: variant, knob, value, the median KL of an iteration, and the final return: mean,
-    standard deviation (divisor n), and of how many seeds."""
-    rows = []
-    for (task, setting), cell in settings.groupby(["env_id", "setting"], observed=True):
-        point = {name: cell[name].iloc[0] for name in ("variant", "knob", "value")}
-        point |= {"env_id": task, "setting": setting, "kl": tables.median_kl(cell, curves)}
-        returns = cell["final_return"].dropna()
-        rows.append(point | {"final_return": returns.mean(), "std": returns.std(ddof=0), "seeds": len(returns)})
-    return rows
-
-
-def along_knobs(points):
-    """The points of one task as lines: of each variant one along each of its knobs, by KL, or its only point."""
-    lines = []
-    for variant in dict.fromkeys(point["variant"] for point in points):
-        of_variant = [point for point in points if point["variant"] == variant]
-        for knob in sorted({point["knob"] for point in of_variant} - {""}) or [""]:
-            along = [point for point in of_variant if point["knob"] in ("", knob)]
-            lines.append(sorted(along, key=lambda point: point["kl"]))
-    return lines
-
-
-def draw_settings(ax, points):
-    """Draws the settings of one task; those of one variant are joined along each knob, and labelled with its value."""
-    for line in along_knobs(points):
-        look = {"markersize": 6, "marker": "o", **style(line[0]["variant"]), "linewidth": 1, "linestyle": "-"}
-        ax.plot([point["kl"] for point in line], [point["final_return"] for point in line], **look)
-    for point in points:
-        # Below for the adaptive β, whose points lie near those of the other two.
-        below = point["variant"] == "kl_adaptive"
-        where = {"xytext": (0, -6 if below else 6), "va": "top" if below else "bottom", "ha": "center"}
-        color = style(point["variant"])["color"]
-        ax.annotate(point["value"], (point["kl"], point["final_return"]), color=color, **where, **LABEL)
-    kl_axis(ax, [point["kl"] for point in points])
-
-
-def kl_axis(ax, kls):
-    """Makes the x axis one of KLs, which are these."""
-    kls = [kl for kl in kls if 0 < kl < np.inf]
-    ax.set_xscale("log")
-    if kls:
-        ax.set_xlim(min(kls) / 3, max(kls) * 4)  # at least one power of ten is in between, which is a tick
-    ax.xaxis.set_major_locator(LogLocator(numticks=6))
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.margins(y=0.12)
-
-
-def write_diverged(ax, runs):
-    """Writes into the corner how many of the runs diverged, if any did: they have no final return to draw."""
-    count = runs["diverged"].sum()
-    if count:
-        ax.text(0.03, 0.03, f"runs that diverged: {count}", transform=ax.transAxes, **NOTE)
-
-
-def return_over_kl(settings, curves):
-    """Final return over the median KL of an iteration, a point a setting, a panel a task."""
-    if settings.empty:
-        return None
-    points = setting_points(settings, curves)
-    tasks = present(settings["env_id"])
-    figure, axes, blank = panel_each(tasks, 2.4, columns=2)
+def kl(runs, curves):
+    """The KL of an iteration, a panel a task, the mean over seeds."""
+    runs = shown(runs)
+    figure, axes, blank = panel_each(present(runs["env_id"]), 2.3)
     for task, ax in axes.items():
-        draw_settings(ax, [point for point in points if point["env_id"] == task])
-        write_diverged(ax, settings[settings["env_id"] == task])
-        ax.set_title(task)
+        for variant, cell in runs[runs["env_id"] == task].groupby("variant", observed=True):
+            draw_mean(ax, wide(cell, curves, "approx_kl"), variant)
+        ax.set_yscale("log")
+        ax.set_title(title(runs, task))
         if ax.get_subplotspec().is_first_col():
-            ax.set_ylabel("final return")
-        if task in tasks[-2:]:
-            ax.set_xlabel("median KL of an iteration")
+            ax.set_ylabel("approximate KL")
+        steps_axis(ax)
     caption = (
-        "Mean final return over the median KL of an iteration, of all seeds of a setting, which may be more at the "
-        "default. Lines join the values of an argument (of clip ε, of kl_fixed β, of kl_adaptive the target); those "
-        "that are not the default are written beside their points."
+        f"KL (nats) of an iteration's last epoch, approximate: how far the policy moved. Mean over seeds ({SMOOTHED})."
     )
-    swept = {point["variant"] for point in points if point["knob"]}
-    entries = [
-        Line2D(
-            [],
-            [],
-            label=variant,
-            **({"marker": "o"} | style(variant) | {"linewidth": variant in swept, "linestyle": "-"}),
-        )
-        for variant in present(settings["variant"])
-    ]
-    return finish(figure, caption, entries, blank)
+    return finish(figure, caption, handles(present(runs["variant"])), blank)
+
+
+def partition(runs, curves):
+    """Shares of the samples outside the band, a row a task, on one scale."""
+    runs = shown(runs)
+    tasks = present(runs["env_id"])
+    outside = {name: label for name, label in theory.SETS.items() if name != "in"}
+    figure, axes = panels(len(tasks), len(outside), 1.55, sharey=True)
+    for row, task in zip(axes, tasks, strict=True):
+        for ax, (name, label) in zip(row, outside.items(), strict=True):
+            for variant, cell in runs[runs["env_id"] == task].groupby("variant", observed=True):
+                draw_mean(ax, wide(cell, curves, name), variant)
+            ax.set_ylabel(f"share in {label}")
+            ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
+            steps_axis(ax, task == tasks[-1])
+        row_title(row, title(runs, task))
+    axes[0, 0].set_ylim(bottom=0)
+    caption = (
+        "Shares of all samples of an iteration's minibatches, by the clip's rule whatever was trained: I_kill, which "
+        "the clip switches off, and I_pass, outside the band too, which it leaves alone; the rest is I_in. "
+        f"Mean over seeds ({SMOOTHED})."
+    )
+    return finish(figure, caption, handles(present(runs["variant"])))

@@ -1,21 +1,16 @@
-"""Collects runs and draws every picture and table of them:
+"""Draws a folder of runs, into plots/ in it:
 
-    python plots/make.py                                      # from runs/, into runs/plots/
-    python plots/make.py --runs-dir runs/quick                # from another folder, into plots/ in that
-    python plots/make.py --reference published.csv            # beside published returns, with scores
+    python plots/make.py                                # runs/, into runs/plots/
+    python plots/make.py runs/quick                     # another folder, into runs/quick/plots/
+    python plots/make.py --reference published.csv      # beside published returns, with scores
     python plots/make.py --wandb-entity me --wandb-project-name klip-ppo
-    python plots/make.py --redraw                             # from the data set in runs/plots/results alone
 
-The data set goes to results/ in the folder of the pictures (see collect.py), the tables to tables.md beside them.
-Collecting adds: a run replaces the one of its name, the others stay, unless --drop names them. Only where `out` is
-inside the folder of the runs, as it is by default, the data set belongs to that folder and holds the runs that are
-there, no more.
+summary.md shows every picture with its caption, and the tables; runs.csv and curves.csv.gz are what was drawn. Nothing
+else is written, and nothing is trained.
 
-Runs are compared within a task only if all their arguments agree; of several settings the pictures show the one with
-the most runs, and what is left out is named. Nothing here trains.
+Every complete run is drawn, each setting of a variant under its own name. What is left out is named, in summary.md too.
 """
 
-import io
 import os
 import sys
 from dataclasses import dataclass
@@ -36,28 +31,16 @@ import tables
 import theory
 import tyro
 
-THEORY = ("theory", "design_axis")  # pictures that show no data
-
 
 @dataclass
 class Args:
-    runs_dir: Path = Path("runs")
-    """the folder below which the runs are"""
-    out: Path | None = None
-    """the folder for pictures and tables, and in its results/ the data set; if not given, plots/ in the folder of the
-    runs"""
+    runs: tyro.conf.Positional[Path] = Path("runs")
+    """the folder of the runs, in which the pictures go to plots/"""
     reference: Path | None = None
     """published returns to compare with: a CSV file with the columns task, variant, mean, std, seeds, steps and
-    random_policy, a row for each task and variant (study/reference.csv has the published ones)"""
-    redraw: bool = False
-    """if toggled, draw from the data set in `out`/results without looking for runs"""
-    draw: bool = True
-    """if toggled off, bring the data set up to date and draw nothing"""
-    svg: bool = False
-    """if toggled, write each picture as SVG too"""
-    drop: tuple[str, ...] = ()
-    """the names of runs to take out of the data set, or patterns such as 'mine/*', before others are collected: a run
-    that is still in its folder is collected anew"""
+    random_policy, a row for each task and variant (study/reference.csv has the study's)"""
+    baseline: str = "clip"
+    """the variant with which the others are compared"""
     wandb_entity: str | None = None
     """read the runs from this W&B entity (team) instead"""
     wandb_project_name: str | None = None
@@ -70,107 +53,81 @@ def fail(message, code=2):
     sys.exit(code)
 
 
-def update(args, results):
-    """Brings the data set up to date; returns the number of runs in it, and a line for each that was left out."""
-    if args.redraw:
-        return collect.collect([], results, args.drop)
+def found(args):
+    """The runs, as collect wants them."""
     if args.wandb_entity or args.wandb_project_name:
         import wandb
 
         project = args.wandb_project_name or "klip-ppo"
         try:
-            return collect.collect(collect.from_wandb(args.wandb_entity, project), results, args.drop)
+            return list(collect.from_wandb(args.wandb_entity, project))
         except (wandb.Error, ValueError) as error:
             fail(f"--wandb-project-name {project}: {error} Log in with `wandb login`, or check the two names")
-    if not args.runs_dir.is_dir():
-        fail(f"--runs-dir {args.runs_dir} is no folder: train first (./benchmark.sh quick), or name your runs' folder")
-    alone = results.resolve().is_relative_to(args.runs_dir.resolve())
-    return collect.collect(collect.from_folders(args.runs_dir), results, args.drop, alone)
+    if not args.runs.is_dir():
+        fail(f"{args.runs} is no folder: train first (./benchmark.sh quick), or name your runs' folder")
+    return list(collect.from_folders(args.runs))
 
 
-def svg(figure, source):
-    """A figure as SVG, stamped with source, if that is given."""
-    data = io.BytesIO()
-    figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None, "Source": source})
-    return data.getvalue()
+def order(runs_dir):
+    """The tasks and the variants of the sweeps below a folder, in the order of their plan.tsv."""
+    tasks, variants = [], list(compare.FORMS)
+    for plan in sorted(runs_dir.rglob("plan.tsv"), key=lambda path: len(path.parts)):
+        for line in plan.read_text(encoding="utf-8").splitlines():
+            _, task, variant, _ = line.split("\t")
+            tasks.append(task)
+            variants.append(variant)
+    return list(dict.fromkeys(tasks)), list(dict.fromkeys(variants))
 
 
-def save(figure, path, source, render):
-    """Writes a figure, rendered; without a figure removes what is there."""
-    if figure is None:
-        path.unlink(missing_ok=True)
-    else:
-        collect.write(path, render(figure, source))
+def pictures(runs, curves, reference, baseline):
+    """Every picture: its name, and a function that draws it, or returns None if there is nothing to draw."""
+    yield "learning_curves", partial(figures.learning_curves, runs, curves, baseline)
+    yield "final_returns", partial(figures.final_returns, runs, baseline, reference)
+    yield "aggregate", partial(figures.aggregate, runs, baseline, reference)
+    yield "identity", partial(figures.identity, runs, curves)
+    yield "kl", partial(figures.kl, runs, curves)
+    yield "partition", partial(figures.partition, runs, curves)
+    yield "theory", theory.theory_sheet
+    yield "design_axis", design_axis.design_axis
 
 
-def pictures(runs, every_run, curves, reference):
-    """Every picture: its name, a function that draws it or returns None if it cannot, and the runs that it shows."""
-    main = compare.main_runs(runs)
-    forms = main[main["variant"].isin(compare.FORMS)]
-    betas = compare.betas_runs(runs)
-    points = compare.knob_points(runs, every_run)
-    settings = compare.settings(runs, every_run)
-    nothing = runs.iloc[:0]
-    yield "learning_curves", partial(figures.learning_curves, main, curves), main
-    yield "identity", partial(figures.identity, forms, curves), forms
-    yield "partition", partial(figures.partition, main, curves), main
-    yield "beta", partial(figures.beta, main, curves), main
-    yield "final_returns", partial(figures.final_returns, main, reference), main
-    yield "aggregate", partial(figures.aggregate, compare.merged(main), reference), main
-    for which in figures.MULTIPLES:
-        yield f"betas_{which}", partial(figures.small_multiples, betas, curves, which), betas
-    yield "betas_final_returns", partial(figures.final_returns, betas, reference), betas
-    yield "betas_aggregate", partial(figures.aggregate, betas, reference), betas
-    yield "settings", partial(figures.knobs, runs, points), points
-    yield "return_over_kl", partial(figures.return_over_kl, settings, curves), settings
-    yield "theory", theory.theory_sheet, nothing
-    yield "design_axis", design_axis.design_axis, nothing
-
-
-def draw(args, out):
-    """Draws every picture and writes every table of the data set in out/results."""
+def draw(rows, curves, left_out, args, out):
+    """Draws every picture, and writes them and every table to summary.md."""
     reference = compare.read_reference(args.reference) if args.reference else None
-    rows, curves = collect.load(out / "results")
-    runs, every_run, notes = compare.comparison(compare.typed(rows))
+    runs, notes = compare.comparison(compare.typed(rows, *order(args.runs)))
+    variants = compare.present(runs["variant"])
+    if args.baseline not in variants:
+        print(f"--baseline {args.baseline}: no such variant, so none is compared with it: {', '.join(variants)}")
+    notes = [*left_out, *notes, *compare.other_libraries(runs)]
     for line in notes:
-        print(f"not compared: {line}", file=sys.stderr)
-    names = []
-    for name, drawing, shown in pictures(runs, every_run, curves, reference):
+        print(f"note: {line}", file=sys.stderr)
+    parts = ["# The runs in pictures and tables\n", *(f"- {line}" for line in notes), ""]
+    for name, drawing in pictures(runs, curves, reference, args.baseline):
+        path = out / f"{name}.png"
         figure = drawing()
-        # The hash tells which runs a picture shows: its own bytes depend on how matplotlib was built, too.
-        source = None if name in THEORY else collect.sha256(out / "results", shown["run"])
-        save(figure, out / f"{name}.png", source, style.png)
-        if args.svg:
-            save(figure, out / f"{name}.svg", source, svg)
-        if figure:
-            names.append(f"{name}.png")
-    found = tables.sections(runs, every_run, curves, reference)
-    text = tables.page(found, tables.HOW_TO_READ, "python plots/make.py")
-    collect.write(out / "tables.md", text.encode())
-    main = compare.merged(compare.main_runs(runs))
-    for task in compare.present(runs["env_id"]):
-        remarks = figures.remarks(main, task, tables.main_variants(main)).split("\n")
-        line = ", ".join([figures.title(runs, task), *filter(None, remarks)])
-        print(f"{line}: {runs['steps'][runs['env_id'] == task].iloc[0]:,} steps")
-    print(f"In {out}: {', '.join(names)}; the tables: {out / 'tables.md'}")
+        if figure is None:
+            path.unlink(missing_ok=True)
+            continue
+        collect.write(path, style.png(figure))
+        parts.append(f"![{name}]({path.name})\n\n{figure.caption}\n")
+    parts += tables.documented(tables.sections(runs, curves, args.baseline, reference), tables.HOW_TO_READ)
+    collect.write(out / "summary.md", "\n".join(parts).encode())
 
 
 def main(args):
     """Does what the arguments say. Ends the program with one line where that cannot be done."""
-    out = args.out or args.runs_dir / "plots"
+    out = args.runs / "plots"
+    rows, curves, left_out = collect.collect(found(args))
+    if rows.empty:
+        for line in left_out:
+            print(f"note: {line}", file=sys.stderr)
+        fail("no complete run there: train first, for example with ./benchmark.sh quick")
     try:
-        if args.redraw and not (out / "results" / "runs.csv").exists():
-            fail(f"--redraw: there is no {out / 'results' / 'runs.csv'}; leave --redraw out to make it from your runs")
-        if args.drop or not args.redraw:
-            count, left_out = update(args, out / "results")
-            for line in left_out:
-                print(f"left out: {line}", file=sys.stderr)
-            if not count:
-                fail("no complete run there: train first, for example with ./benchmark.sh quick")
-        if args.draw:
-            draw(args, out)
-    except (collect.DataError, compare.UnreadableReference) as error:
+        collect.save(out, rows, curves)
+        draw(rows, curves, left_out, args, out)
+    except compare.UnreadableReference as error:
         fail(str(error))
+    print(f"{len(rows)} runs in pictures and tables: {out / 'summary.md'}")
 
 
 if __name__ == "__main__":
@@ -179,4 +136,4 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         fail("interrupted", code=130)
     except OSError as error:
-        fail(f"{error}: if the disk is full or read-only, make room or name another folder with --out")
+        fail(f"{error}: if the disk is full or read-only, make room")

@@ -1,7 +1,6 @@
-"""What the pictures have in common: fonts, the look of each variant, legends and captions."""
+"""What the pictures have in common: fonts, the look of each variant, legends."""
 
 import io
-import textwrap
 import zlib
 
 import compare
@@ -31,51 +30,47 @@ matplotlib.rcParams.update(
     }
 )
 HOLLOW = {"markerfacecolor": "white"}
-# Colours of Okabe & Ito (2008). clip, klip and phi coincide: dashes and rings on a wide line show all three.
+# Colours of Okabe & Ito (2008) first. clip, klip and phi coincide: dashes and rings on a wide line show all three.
+# Where two have one colour, the second is dashed and hollow.
 STYLES = {
     "clip": {"color": "#56B4E9", "linewidth": 4},
     "klip": {"color": "black", "linewidth": 1.5, "linestyle": (0, (5, 3))},
     "phi": {"color": "#D55E00", "linewidth": 1.2, "linestyle": ":", "marker": "o", **HOLLOW},
     "kl_fixed": {"color": "#009E73", "linewidth": 1.6, "linestyle": "-.", "marker": "s"},
     "kl_adaptive": {"color": "#CC79A7", "linewidth": 1.6, "marker": "^"},
+    "clip_higher": {"color": "#0072B2", "linewidth": 1.6, "linestyle": "-", "marker": "D"},
+    "dual_clip": {"color": "#E69F00", "linewidth": 1.6, "linestyle": "-", "marker": "v"},
+    "rollback": {"color": "#D55E00", "linewidth": 1.6, "linestyle": "-", "marker": "P"},
+    "spo": {"color": "#555555", "linewidth": 1.6, "linestyle": "-", "marker": "p"},
+    "sapo": {"color": "#0072B2", "linewidth": 1.6, "linestyle": "--", "marker": "*", **HOLLOW},
+    "cispo": {"color": "#E69F00", "linewidth": 1.6, "linestyle": "--", "marker": "<", **HOLLOW},
+    "soft": {"color": "#7F3C8D", "linewidth": 1.6, "linestyle": "-", "marker": ">"},
+    "none": {"color": "#555555", "linewidth": 1.6, "linestyle": "--", "marker": "h", **HOLLOW},
+    "ano": {"color": "#7F3C8D", "linewidth": 1.6, "linestyle": "--", "marker": "X", **HOLLOW},
+    "dpo": {"color": "#8B5A2B", "linewidth": 1.6, "linestyle": "-", "marker": "d"},
+    "aband": {"color": "#8B5A2B", "linewidth": 1.6, "linestyle": "--", "marker": "H", **HOLLOW},
+    "clip_eps": {"color": "#999933", "linewidth": 1.6, "linestyle": "-", "marker": "o", **HOLLOW},
+    "bpo": {"color": "#882255", "linewidth": 1.6, "linestyle": "-", "marker": "D"},
+    "r2vpo": {"color": "#117733", "linewidth": 1.6, "linestyle": "-", "marker": "v"},
+    "dppo": {"color": "#882255", "linewidth": 1.6, "linestyle": "--", "marker": "p", **HOLLOW},
+    "vespo": {"color": "#117733", "linewidth": 1.6, "linestyle": "--", "marker": "P", **HOLLOW},
 }
-# The looks of the files of betas/, in the order of compare.BETAS. Where two have one colour, the second is dashed and
-# hollow.
-OTHERS = [
-    {"color": "#0072B2", "linewidth": 1.6, "linestyle": "-", "marker": "D"},
-    {"color": "#E69F00", "linewidth": 1.6, "linestyle": "-", "marker": "v"},
-    {"color": "#D55E00", "linewidth": 1.6, "linestyle": "-", "marker": "P"},
-    {"color": "#555555", "linewidth": 1.6, "linestyle": "-", "marker": "p"},
-    {"color": "#0072B2", "linewidth": 1.6, "linestyle": "--", "marker": "*", **HOLLOW},
-    {"color": "#E69F00", "linewidth": 1.6, "linestyle": "--", "marker": "<", **HOLLOW},
-    {"color": "#7F3C8D", "linewidth": 1.6, "linestyle": "-", "marker": ">"},
-    {"color": "#555555", "linewidth": 1.6, "linestyle": "--", "marker": "h", **HOLLOW},
-    {"color": "#7F3C8D", "linewidth": 1.6, "linestyle": "--", "marker": "X", **HOLLOW},
-    {"color": "#8B5A2B", "linewidth": 1.6, "linestyle": "-", "marker": "d"},
-    {"color": "#8B5A2B", "linewidth": 1.6, "linestyle": "--", "marker": "H", **HOLLOW},
-    {"color": "#999933", "linewidth": 1.6, "linestyle": "-", "marker": "o", **HOLLOW},
-    {"color": "#882255", "linewidth": 1.6, "linestyle": "-", "marker": "D"},
-    {"color": "#117733", "linewidth": 1.6, "linestyle": "-", "marker": "v"},
-    {"color": "#882255", "linewidth": 1.6, "linestyle": "--", "marker": "p", **HOLLOW},
-    {"color": "#117733", "linewidth": 1.6, "linestyle": "--", "marker": "P", **HOLLOW},
-]
-# Any other variant, such as a file of the reader's own in betas/, has one of these.
+# Any other variant, such as a file of the reader's own in betas/ or another setting, has one of these.
 OWN = [
     {"color": "#B00020", "linewidth": 1.6, "linestyle": "-", "marker": "*"},
     {"color": "#004D40", "linewidth": 1.6, "linestyle": "-", "marker": "o"},
     {"color": "#1A237E", "linewidth": 1.6, "linestyle": "-", "marker": "<"},
+    {"color": "#E69F00", "linewidth": 1.6, "linestyle": "--", "marker": "s", **HOLLOW},
+    {"color": "#6A1B9A", "linewidth": 1.6, "linestyle": "--", "marker": "D", **HOLLOW},
+    {"color": "#2E7D32", "linewidth": 1.6, "linestyle": "--", "marker": "^", **HOLLOW},
+    {"color": "#5D4037", "linewidth": 1.6, "linestyle": "-.", "marker": "v"},
 ]
 
 
 def style(variant):
     """The look of a variant, the same wherever it is drawn; merged forms have that of clip."""
     name = compare.first_name(variant)
-    if name in STYLES:
-        look = STYLES[name]
-    elif name in compare.BETAS:
-        look = OTHERS[compare.BETAS.index(name)]
-    else:
-        look = OWN[zlib.crc32(name.encode()) % len(OWN)]
+    look = STYLES.get(name) or OWN[zlib.crc32(name.encode()) % len(OWN)]
     return {"zorder": 3, **look}
 
 
@@ -101,18 +96,17 @@ def panel_each(names, height, columns=3):
 
 
 def finish(figure, caption, entries=(), blank=()):
-    """Adds the legend with these entries, in a blank panel if there is one, else above; and the caption."""
+    """Adds the legend with these entries, in a blank panel if there is one, else above; and, as text, the caption."""
     entries = list(entries)
     if entries and blank:
         blank[0].legend(handles=entries, loc="center", ncols=1 + len(entries) // 10, columnspacing=1.2)
     elif entries:
         figure.legend(handles=entries, loc="outside upper center", ncols=min(len(entries), 5), columnspacing=1.2)
-    width = int(figure.get_figwidth() * 15)
-    figure.supxlabel(textwrap.fill(caption, width), fontsize=9, x=0.01, ha="left", color="0.25")
+    figure.caption = caption
     return figure
 
 
-def png(figure, source):
+def png(figure, source=None):
     """A figure as PNG of 256 colours, stamped with source, if that is given: the same bytes for the same picture."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")

@@ -1,4 +1,4 @@
-"""The tables of a sweep, as Markdown: each below a heading and the sentence that says how to read it."""
+"""The tables of a sweep, as Markdown."""
 
 import compare
 import estimates
@@ -17,31 +17,21 @@ HOW_TO_READ = {
         "there is one, stands p of Welch's test between both means after Holm's correction for all tests of the table.",
     ),
     "tests": (
-        "Beside the clip",
-        "p of Welch's test between the mean final returns of a variant and of the clip, after Holm's correction for "
-        "all tests of the table; `differs` means that it is below 0.05.",
+        "Beside the baseline",
+        "p of Welch's test between the mean final returns of a variant and of the baseline, after Holm's correction "
+        "for all tests of the table; `differs` means that it is below 0.05.",
     ),
     "aggregate": (
         "All tasks together",
-        "The probability that a run returns more than a run of the clip, averaged over tasks, where an interval that "
-        "holds 0.5 decides nothing; a run that diverged is below all others. With a reference also the score, averaged "
-        "over seeds and tasks: 0 is a random policy, 1 the reference's clip, and a run that diverged scores 0. In "
-        "brackets 95 % stratified bootstrap intervals.",
+        "The probability that a run returns more than a run of the baseline, averaged over tasks, where an interval "
+        "that holds 0.5 decides nothing; a run that diverged is below all others. With a reference also the score, "
+        "averaged over seeds and tasks: 0 is a random policy, 1 the reference's clip, and a run that diverged scores "
+        "0. In brackets 95 % stratified bootstrap intervals.",
     ),
     "region": (
         "How far an iteration moves the policy",
         "Approximate KL in an iteration's last epoch (nats), and over all its epochs the share of the samples outside "
         "the band [1−ε, 1+ε]: medians over the iterations of all seeds.",
-    ),
-    "settings": (
-        "Final return over arguments",
-        "Mean ± standard deviation, and in brackets the seeds, of runs in which this argument alone differs from those "
-        "above; of these the ones with the same seeds.",
-    ),
-    "return_over_kl": (
-        "Final return over KL, every setting",
-        "Final return, and after @ the median KL of an iteration, of each variant and of each value of an argument of "
-        "its surrogate.",
     ),
     "cost": (
         "Cost",
@@ -67,8 +57,6 @@ def markdown(rows, labels=1):
 def crossed(runs, row_names, column, entry, heads=None):
     """The table of what entry says of the runs of each cell, in rows by row_names and columns by column: names of
     columns of runs, all ordered categoricals."""
-    if runs.empty:
-        return ""
     columns = compare.present(runs[column])
     rows = [[*(heads or row_names), *columns]]
     for names, of_row in runs.groupby(row_names, observed=True):
@@ -170,21 +158,16 @@ def as_long_as(runs, reference):
     return runs[runs["steps"] == runs["env_id"].astype(str).map(steps)]
 
 
-def tests_beside_clip(runs):
-    """{(task, variant): corrected p} of Welch's tests between a variant's final returns and clip's on each task."""
+def tests_beside(runs, baseline="clip"):
+    """{(task, variant): corrected p} of Welch's tests between the final returns of a variant and of a baseline."""
     returns = returns_of(runs)
-    clips = {task: values for (task, variant), values in returns.items() if compare.first_name(variant) == "clip"}
+    names = {variant: compare.first_name(variant) for _, variant in returns}
+    of_baseline = {task: values for (task, variant), values in returns.items() if names[variant] == baseline}
     tests = {}
     for (task, variant), values in returns.items():
-        if compare.first_name(variant) not in compare.FORMS and task in clips:
-            tests[task, variant] = estimates.welch(values, clips[task])
+        if names[variant] != baseline and task in of_baseline:
+            tests[task, variant] = estimates.welch(values, of_baseline[task])
     return corrected(tests)
-
-
-def main_variants(runs):
-    """The variants of benchmark.sh, whether or not they have runs; the three forms as one if they are merged."""
-    together = [variant for variant in compare.present(runs["variant"]) if " = " in variant]
-    return (together or compare.FORMS) + [variant for variant in compare.MAIN if variant not in compare.FORMS]
 
 
 def final_return_table(runs, variants, same, reference=None):
@@ -204,10 +187,10 @@ def final_return_table(runs, variants, same, reference=None):
     return markdown(rows, labels=2)
 
 
-def tests_table(runs):
-    """Welch's test beside clip, a row a variant, a column a task."""
-    tests = tests_beside_clip(runs)
-    others = runs[~runs["variant"].astype(str).map(compare.first_name).isin(compare.FORMS)]
+def tests_table(runs, baseline="clip"):
+    """Welch's test beside a baseline, a row a variant, a column a task."""
+    tests = tests_beside(runs, baseline)
+    others = runs[runs["variant"].astype(str).map(compare.first_name) != baseline]
 
     def entry(cell):
         first = cell.iloc[0]
@@ -216,34 +199,23 @@ def tests_table(runs):
     return crossed(others, ["variant"], "env_id", entry) if tests else ""
 
 
-def aggregate_table(found):
-    """From {variant: Aggregate}: the score, if there is one, and the probability of improvement over clip."""
+def aggregate_table(found, baseline="clip"):
+    """From {variant: Aggregate}: the score, if there is one, and the probability of improvement over a baseline."""
     scored = any(aggregate.score for aggregate in found.values())
-    rows = [["variant", "tasks", *["mean score"] * scored, "probability of improvement over clip"]]
+    rows = [["variant", "tasks", *["mean score"] * scored, f"probability of improvement over {baseline}"]]
     for variant, aggregate in found.items():
         entries = [aggregate.score] * scored + [aggregate.improvement]
         rows.append([variant, f"{len(aggregate.tasks)}", *map(estimate, entries)])
     return markdown(rows)
 
 
-def aggregates_of(runs, reference=None):
+def aggregates_of(runs, baseline="clip", reference=None):
     """{variant: Aggregate} of runs; without a reference none has a score."""
-    variants = compare.present(runs["variant"])
-    clip = next((variant for variant in variants if compare.first_name(variant) == "clip"), None)
+    baseline = compare.named(compare.present(runs["variant"]), baseline)
     if reference:
-        return estimates.aggregates(compare.scores(runs, reference), clip)
-    found = estimates.aggregates(compare.ranks(runs), clip)
+        return estimates.aggregates(compare.scores(runs, reference), baseline)
+    found = estimates.aggregates(compare.ranks(runs), baseline)
     return {variant: aggregate._replace(score=None) for variant, aggregate in found.items()}
-
-
-def knob_tables(points, entry):
-    """A table an argument, a column a value, of what entry says of the runs of a cell."""
-    tables = []
-    for knob, of_knob in points.groupby("knob"):
-        labels = of_knob["value"].cat.remove_unused_categories()
-        of_knob = of_knob.assign(value=labels.cat.rename_categories(lambda value, knob=knob: f"`{knob} {value}`"))
-        tables.append(crossed(of_knob, ["env_id", "variant"], "value", entry, ["task", "variant"]))
-    return "\n\n".join(tables)
 
 
 def cost_table(runs, every_run):
@@ -263,30 +235,23 @@ def core_hours(runs):
     return runs["wall_time_s"].sum() / 3600
 
 
-def sections(runs, every_run, curves, reference=None):
-    """The tables of a sweep by name, as Markdown; empty where there are no such runs."""
+def sections(runs, curves, baseline="clip", reference=None):
+    """The tables of a sweep by name, as Markdown; empty where there is nothing to tell."""
     both = compare.merged(runs)
-    once = both[~both["variant"].isin(compare.FORMS[1:])] if len(both) < len(runs) else both
-
-    def return_and_kl(cell):
-        return f"{mean_and_std(cell)} @ {kl_text(median_kl(cell, curves))}"
-
     same = compare.identical_triples(runs)
     return {
         "final_return": final_return_table(both, compare.present(both["variant"]), same, reference),
-        "tests": tests_table(once),
-        "aggregate": aggregate_table(aggregates_of(once, reference)),
-        "region": crossed(once, ["variant"], "env_id", lambda cell: region(cell, curves)),
-        "settings": knob_tables(compare.knob_points(runs, every_run), mean_and_std),
-        "return_over_kl": crossed(compare.settings(runs, every_run), ["setting"], "env_id", return_and_kl),
-        "cost": cost_table(runs, every_run),
+        "tests": tests_table(both, baseline),
+        "aggregate": aggregate_table(aggregates_of(both, baseline, reference), baseline),
+        "region": crossed(both, ["variant"], "env_id", lambda cell: region(cell, curves)),
+        "cost": cost_table(runs, runs),
     }
 
 
-def page(found, how_to_read, source):
-    """All tables as one document, each with a heading and the sentence that says how to read it."""
-    parts = [f"# Tables\n\nWritten by `{source}` from the data.\n"]
-    for name, (heading, sentence) in how_to_read.items():
-        if found[name]:
-            parts.append(f"## {heading}\n\n{sentence}\n\n{found[name]}\n")
-    return "\n".join(parts)
+def documented(found, how_to_read):
+    """Each table that is not empty, below its heading and the sentence that says how to read it, as Markdown."""
+    return [
+        f"## {heading}\n\n{sentence}\n\n{found[name]}\n"
+        for name, (heading, sentence) in how_to_read.items()
+        if found[name]
+    ]

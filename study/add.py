@@ -8,10 +8,9 @@ processor, and the variables that choose kernels, are recorded with each run. Ru
 are trained anew, all of them, so that no two settings of a block come from two machines.
 """
 
-import io
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -41,11 +40,11 @@ def row_and_curve(planned, folder, commit):
         if copy.read_bytes() != text_at(commit, path):
             raise Refused(f"{folder} was trained by another {path} than that of {commit}")
     row = collect.run_row(planned["run"], result)
-    curve = pd.read_csv(io.StringIO(collect.run_curve(log, row)), dtype=str, keep_default_na=False)
+    curve, ended = collect.run_curve(log, row)
+    curve = curve.reset_index()
     curve.insert(0, "run", planned["run"])
-    ended = datetime.fromtimestamp((folder / "result.json").stat().st_mtime, UTC)
-    row |= {"setting": planned["setting"], "command": planned["command"], "code": commit}
-    row |= {"ended": f"{ended:%Y-%m-%d %H:%M}", "processor": machine.processor(), "variables": machine.variables()}
+    row |= {"ended": ended, "setting": planned["setting"], "command": planned["command"], "code": commit}
+    row |= {"processor": machine.processor(), "variables": machine.variables()}
     return row, curve
 
 

@@ -33,6 +33,7 @@ import style
 import tables
 import theory
 import tyro
+import varied
 from PIL import Image
 
 THEORY = ("theory", "design_axis")  # pictures that show no data
@@ -42,40 +43,39 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 def load():
     """The rows of runs.csv, the runs to compare, all runs, and the curves."""
     rows, curves = dataset.load(HERE / "data")
-    every_run = compare.typed(rows, paper.TASKS)
-    runs, _, _ = compare.comparison(paper.not_apart(every_run))
-    return rows, runs, every_run, curves
+    every_run = compare.typed(rows, paper.TASKS, paper.VARIANTS)
+    return rows, varied.compared(paper.not_apart(every_run)), every_run, curves
 
 
 def drawings(runs, every_run, curves):
     """Every picture: its name, a function that draws it, and the runs that it shows."""
-    main = compare.main_runs(runs)
+    main = paper.main_runs(runs)
     forms = main[main["variant"].isin(compare.FORMS)]
-    betas = compare.betas_runs(runs)
+    betas = paper.betas_runs(runs)
     own = paper.not_apart(every_run)
     own = own[~own["run"].str.startswith(paper.SCREENED)]
-    points = compare.knob_points(runs, own)
+    points = varied.knob_points(runs, own)
     of_knobs = points["knob"].isin(paper.KNOBS)
-    settings = compare.settings(runs, own)
-    settings = settings[settings["env_id"].isin(betas["env_id"])]
+    over_kl = varied.settings(runs, own)
+    over_kl = over_kl[over_kl["env_id"].isin(betas["env_id"])]
     first_stage = contest.first_stage(every_run)
     second_stage = contest.second_stage(every_run)
     choice = contest.chosen(contest.screening_scores(first_stage))
     yield "overview", partial(pictures.overview, main, curves), main
-    yield "learning_curves", partial(figures.learning_curves, main, curves, paper.MODES), main
+    yield "learning_curves", partial(figures.learning_curves, main, curves), main
     yield "identity", partial(figures.identity, forms, curves), forms
-    yield "partition", partial(figures.partition, main, curves), main
-    yield "beta", partial(figures.beta, main, curves), main
-    yield "final_returns", partial(figures.final_returns, main, paper.REFERENCE), main
-    yield "aggregate", partial(figures.aggregate, compare.merged(main), paper.REFERENCE), main
+    yield "partition", partial(pictures.partition, main, curves), main
+    yield "beta", partial(pictures.beta, main, curves), main
+    yield "final_returns", partial(figures.final_returns, main, reference=paper.REFERENCE), main
+    yield "aggregate", partial(figures.aggregate, main, reference=paper.REFERENCE), main
     yield "paper_curves", partial(pictures.paper_curves, main, curves), main
     for which in figures.MULTIPLES:
-        yield f"betas_{which}", partial(figures.small_multiples, betas, curves, which, paper.MODES), betas
-    yield "betas_final_returns", partial(figures.final_returns, betas, paper.REFERENCE), betas
-    yield "betas_aggregate", partial(figures.aggregate, betas, paper.REFERENCE), betas
-    yield "knobs", partial(figures.knobs, runs, points[of_knobs]), points[of_knobs]
-    yield "settings", partial(figures.knobs, runs, points[~of_knobs]), points[~of_knobs]
-    yield "return_over_kl", partial(figures.return_over_kl, settings, curves), settings
+        yield f"betas_{which}", partial(figures.small_multiples, betas, curves, which), betas
+    yield "betas_final_returns", partial(figures.final_returns, betas, reference=paper.REFERENCE), betas
+    yield "betas_aggregate", partial(figures.aggregate, betas, reference=paper.REFERENCE), betas
+    yield "knobs", partial(varied.knobs, runs, points[of_knobs]), points[of_knobs]
+    yield "settings", partial(varied.knobs, runs, points[~of_knobs]), points[~of_knobs]
+    yield "return_over_kl", partial(varied.return_over_kl, over_kl, curves), over_kl
     yield "screening", partial(pictures.screening, first_stage, curves), first_stage
     yield "confirmation", partial(pictures.confirmation, second_stage, choice), second_stage
     yield "confirmation_kl", partial(pictures.confirmation_kl, second_stage, curves, choice), second_stage
@@ -97,7 +97,9 @@ def documents(runs, every_run, curves):
     """The text of each document that the data fill in, by path."""
     found = sections.sections(runs, every_run, curves)
     texts = {path: filled(path.read_text(encoding="utf-8"), found) for path in DOCUMENTS}
-    return texts | {HERE / "tables.md": tables.page(found, sections.HOW_TO_READ, "python study/make.py")}
+    parts = ["# Tables\n\nWritten by `python study/make.py` from the data.\n"]
+    parts += tables.documented(found, sections.HOW_TO_READ)
+    return texts | {HERE / "tables.md": "\n".join(parts)}
 
 
 def reference(runs):
@@ -124,6 +126,11 @@ def differing(texts, sources):
     return found + [f"{name}.png" for name in names if stamps.get(name, ...) != sources.get(name, ...)]
 
 
+def finished(name, figure):
+    """A figure with its caption, but for that of the design axis, which stands in docs/betas.md."""
+    return figure if name == "design_axis" else pictures.with_caption(figure)
+
+
 def main(check: bool = False):
     """Makes pictures, tables and the numbers in the documents again.
 
@@ -141,7 +148,7 @@ def main(check: bool = False):
     for path, text in texts.items():
         collect.write(path, text.encode())
     for name, draw, _ in every_drawing:
-        collect.write(HERE / "pictures" / f"{name}.png", style.png(draw(), sources[name]))
+        collect.write(HERE / "pictures" / f"{name}.png", style.png(finished(name, draw()), sources[name]))
 
 
 if __name__ == "__main__":

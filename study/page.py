@@ -36,6 +36,7 @@ import paper
 import sections
 import sweep
 import theory
+import varied
 
 import ppo_clip_continuous
 import ppo_kl_scalar_continuous
@@ -278,7 +279,7 @@ def setting(row):
 def same_runs(rows):
     """The rows of runs, in order of their variants, in lists of those that are one line: clip, klip and phi, if they
     ended with the same parameters on one task from one seed."""
-    variants = in_order([row["variant"] for row in rows], compare.MAIN)
+    variants = in_order([row["variant"] for row in rows], paper.MAIN)
     rank = {variant: number for number, variant in enumerate(variants)}
     together = {}
     for row in sorted(rows, key=lambda row: rank[row["variant"]]):
@@ -365,7 +366,7 @@ def published():
             "episodic_return": pack(curve["episodic_return"]),
         }
     for task, row in paper.TABLE.iterrows():
-        for variant in compare.MAIN:
+        for variant in paper.MAIN:
             if f"{variant}_mean" not in row:
                 continue
             entry = found.setdefault(task, {}).setdefault(variant, {})
@@ -378,11 +379,11 @@ def published():
 
 def over_kl(runs, every_run, curves):
     """The settings of each task that have a return and a KL, those of stage 1 too, in lines along an argument."""
-    points = figures.setting_points(compare.settings(runs, every_run), curves)
+    points = varied.setting_points(varied.settings(runs, every_run), curves)
     points = [point for point in points if 0 < point["kl"] < np.inf and np.isfinite(point["final_return"])]
     lines = []
     for task in compare.present(runs["env_id"]):
-        for line in figures.along_knobs([point for point in points if point["env_id"] == task]):
+        for line in varied.along_knobs([point for point in points if point["env_id"] == task]):
             shown = [
                 {name: point[name] for name in ("setting", "kl", "final_return", "std", "seeds")} for point in line
             ]
@@ -423,23 +424,22 @@ def as_json(value):
 def page(runs, curves, is_study=False):
     """The page as text, of runs and curves as collect.load or dataset.load returns them."""
     lines, means = learning_curves(runs, curves)
-    every_run = compare.typed(runs, paper.TASKS)
+    every_run = compare.typed(runs, paper.TASKS, paper.VARIANTS)
     own = paper.not_apart(every_run) if is_study else every_run
-    compared, _, _ = compare.comparison(own)
     answer = sections.contest_sections(every_run, curves) if is_study else {}
     content = {
         "update": recorded_update(HERE / "updates.npz"),
         "coefficients": coefficients(*surrogates()),
         "quantities": QUANTITIES,
         "tasks": in_order([*paper.TASKS, *runs["env_id"]], paper.TASKS),
-        "methods": in_order([*compare.MAIN, *runs["variant"]], compare.MAIN),
-        "main": compare.MAIN,
-        "looks": looks([*compare.MAIN, *runs["variant"]]),
+        "methods": in_order([*paper.MAIN, *runs["variant"]], paper.MAIN),
+        "main": paper.MAIN,
+        "looks": looks([*paper.MAIN, *runs["variant"]]),
         "colors": plotly.colors.diverging.PiYG,
         "lines": lines,
         "means": means,
         "paper": published(),
-        "settings": over_kl(compared, own, curves),
+        "settings": over_kl(varied.compared(own), own, curves),
         "over_clip": answer.get("over_clip", "").replace("`", ""),
         "over_control": answer.get("over_control", "").replace("`", ""),
     }
@@ -463,11 +463,11 @@ def main(runs: tyro.conf.Positional[Path | None] = None, out: Path | None = None
     if runs is None:
         text = page(*dataset.load(HERE / "data"), is_study=True)
         out = out or Path("page.html")
-    elif (runs / "plots" / "results" / "runs.csv").is_file():
-        text = page(*collect.load(runs / "plots" / "results"))
+    elif (runs / "plots" / "runs.csv").is_file():
+        text = page(*collect.load(runs / "plots"))
         out = out or runs / "plots" / "index.html"
     else:
-        sys.exit(f"error: {runs} has no plots/results/runs.csv: draw it first, with plots/make.py --runs-dir {runs}")
+        sys.exit(f"error: {runs} has no plots/runs.csv: draw it first, with plots/make.py {runs}")
     out.parent.mkdir(parents=True, exist_ok=True)
     collect.write(out, text.encode())
     print(f"Open {out} in a browser: an update, β_t and every run, to play with")

@@ -13,6 +13,12 @@ TASKS = [
     *("HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Ant-v4", "Humanoid-v4", "CartPole-v1", "LunarLander-v3"),
     *("Reacher-v4", "Swimmer-v4"),
 ]
+MAIN = [*compare.FORMS, "kl_fixed", "kl_adaptive"]  # the variants of the paper
+BETAS = [
+    *("clip_higher", "dual_clip", "rollback", "spo", "sapo", "cispo", "soft", "none", "ano", "dpo", "aband"),
+    "clip_eps",
+]
+VARIANTS = [*MAIN, *BETAS]
 SEEDS = range(5)  # of the paper's protocol
 KNOBS = ["--clip-coef", "--beta", "--kl-target"]  # the arguments that were swept
 BIMODAL = "HalfCheetah-v4"
@@ -29,7 +35,7 @@ PEER = pd.read_csv(HERE / "peer.csv", comment="#", dtype={"beta": str}, keep_def
 def reference():
     """The paper's returns, and those of a random policy, as plots/ compares with them."""
     of_variants = {}
-    for variant in compare.MAIN:
+    for variant in MAIN:
         if f"{variant}_mean" in TABLE:
             columns = {f"{variant}_mean": "mean", f"{variant}_std": "std"}
             of_variants[variant] = TABLE[["steps", *columns]].rename(columns=columns)
@@ -40,6 +46,18 @@ def reference():
 
 
 REFERENCE = reference()
+
+
+def main_runs(runs):
+    """The runs of the paper's variants."""
+    return runs[runs["variant"].isin(MAIN)]
+
+
+def betas_runs(runs):
+    """The runs of the files of betas/, and the clip's on their tasks."""
+    others = ~runs["variant"].isin(MAIN)
+    beside = (runs["variant"] == "clip") & runs["env_id"].isin(runs["env_id"][others])
+    return runs[others | beside]
 
 
 def apart(runs):

@@ -1,5 +1,7 @@
 """The pictures that only the published study has; the others are those of plots/."""
 
+import textwrap
+
 import compare
 import contest
 import estimates
@@ -9,12 +11,22 @@ import paper
 import sections
 import tables
 import theory
+import varied
 from compare import present
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from style import STYLES, finish, handles, panel_each, panels, style
 
 OVERVIEW_TASK = "Ant-v4"
+figures.MODES.update(paper.MODES)
+
+
+def with_caption(figure):
+    """A figure with its caption below, in the picture."""
+    width = int(figure.get_figwidth() * 15)
+    figure.supxlabel(textwrap.fill(figure.caption, width), fontsize=9, x=0.01, ha="left", color="0.25")
+    return figure
 
 
 def overview(runs, curves):
@@ -24,15 +36,89 @@ def overview(runs, curves):
     theory.draw_plane(plane)
     plane.set_title(r"The clip as a KL penalty: $\beta_t(w, \hat{A})$")
     task = OVERVIEW_TASK
-    figures.draw_returns(returns, runs, curves, task, paper.MODES)
-    figures.write_remarks(returns, runs, task, tables.main_variants(runs))
+    figures.draw_returns(returns, runs, curves, task)
+    figures.write_remarks(returns, runs, task, present(runs["variant"]))
     returns.set_title(f"{figures.title(runs, task)}: episodic return")
     caption = (
         "Left: the coefficient that the clip implies for a sample with ratio $w$ and advantage Â, 0 where white or "
         f"grey: I_in is inside the band 1 ± ε, I_kill outside in the direction of Â, I_pass outside against it. Right: "
-        f"mean over seeds, and around it {figures.spread_caption(runs[runs['env_id'] == task], paper.MODES)}."
+        f"mean over seeds, and around it {figures.spread_caption(runs[runs['env_id'] == task])}."
     )
     return finish(figure, caption, handles(present(runs["variant"][runs["env_id"] == task])))
+
+
+def draw_percentiles(ax, cell, curves):
+    """Draws how β_t is distributed over the samples of an iteration: bands and the median, means over seeds."""
+    p01, p10, p50, p90, p99 = (
+        figures.wide(cell, curves, f"beta_p{percent}").mean(axis=1) for percent in ("01", "10", "50", "90", "99")
+    )
+    color = style(cell["variant"].iloc[0])["color"]
+    ax.fill_between(p50.index, p01, p99, color=color, alpha=0.3, linewidth=0)
+    ax.fill_between(p50.index, p10, p90, color=color, alpha=0.6, linewidth=0)
+    ax.plot(p01.index, p01, color=color, linewidth=0.8)
+    ax.plot(p99.index, p99, color=color, linewidth=0.8)
+    ax.plot(p50.index, p50, color="black", linewidth=1.2)
+    ax.margins(y=0.25)
+
+
+def beta(runs, curves):
+    """Percentiles of the β_t that a clip implies, a row a task, a column a variant."""
+    if runs.empty:
+        return None
+    runs = compare.merged(runs)
+    tasks = present(runs["env_id"])
+    variants = present(runs["variant"])
+    figure, axes = panels(len(tasks), len(variants), 1.55, sharey="row")
+    for row, task in zip(axes, tasks, strict=True):
+        of_task = runs[runs["env_id"] == task]
+        for ax, variant in zip(row, variants, strict=True):
+            cell = of_task[of_task["variant"] == variant]
+            text = figures.remarks(runs, task, [variant]) or variant
+            ax.text(0.04, 0.97, text, transform=ax.transAxes, va="top", zorder=4, fontsize=9)
+            if cell.empty or not curves["run"].isin(cell["run"]).any():
+                ax.set_axis_off()
+                continue
+            draw_percentiles(ax, cell, curves)
+            figures.steps_axis(ax, task == tasks[-1])
+        row[0].set_ylabel(r"$\beta_t$")
+        if np.ptp(row[0].get_ylim()) > 50:
+            row[0].set_yscale("symlog", linthresh=1)
+            row[0].yaxis.set_major_formatter("{x:,g}")
+        figures.row_title(row, figures.title(runs, task))
+    caption = (
+        "β_t = −wÂ on I_kill and 0 elsewhere, whichever variant trains: percentiles over an iteration's samples, mean "
+        f"over seeds ({figures.SMOOTHED}); logarithmic beyond ±1 where an axis goes beyond 50."
+    )
+    entries = [
+        Line2D([], [], color="black", label="median"),
+        Patch(color="0.5", alpha=0.9, label="10 to 90 %"),
+        Patch(color="0.5", alpha=0.4, label="1 to 99 %"),
+    ]
+    return finish(figure, caption, entries)
+
+
+def partition(runs, curves):
+    """Shares of samples in the three sets, a row a task."""
+    if runs.empty:
+        return None
+    runs = compare.merged(runs)
+    tasks = present(runs["env_id"])
+    figure, axes = panels(len(tasks), 3, 1.55)
+    for row, task in zip(axes, tasks, strict=True):
+        for ax, (name, label) in zip(row, theory.SETS.items(), strict=True):
+            for variant, cell in runs[runs["env_id"] == task].groupby("variant", observed=True):
+                table = figures.wide(cell, curves, name)
+                if len(table):
+                    figures.draw_mean(ax, table, variant)
+            ax.set_ylabel(f"share in {label}")
+            ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
+            ax.yaxis.set_major_locator(MaxNLocator(4))
+            ax.set_ylim(*((None, 1) if name == "in" else (0, None)))
+            figures.steps_axis(ax, task == tasks[-1])
+        figures.write_remarks(row[1], runs, task, present(runs["variant"]))
+        figures.row_title(row, figures.title(runs, task))
+    caption = f"Shares of all samples of an iteration's minibatches, mean over seeds ({figures.SMOOTHED})."
+    return finish(figure, caption, handles(present(runs["variant"])))
 
 
 def draw_beside_paper(ax, cell, curves, variant, task):
@@ -91,13 +177,13 @@ def draw_screening(ax, settings, finalists):
         left, below = variant in ("spo", "ano"), variant == "ano"
         where = {"xytext": (-6 if left else 6, -4 if below else 4), "ha": "right" if left else "left"}
         where["va"] = "top" if below else "bottom"
-        ax.annotate(argument_values(arguments), (place, mean), color=look["color"], **where, **figures.LABEL)
+        ax.annotate(argument_values(arguments), (place, mean), color=look["color"], **where, **varied.LABEL)
     log_kls, means = sections.clip_line(settings)
     ax.plot(np.exp(log_kls), means, color=STYLES["clip"]["color"], linewidth=1.5)
     log_kls, samples = zip(*settings.values(), strict=True)
     along = np.linspace(min(log_kls), max(log_kls), 100)
     ax.plot(np.exp(along), estimates.fitted_polynomial(log_kls, samples)(along), "--", color="0.6", zorder=1.8)
-    figures.kl_axis(ax, np.exp(log_kls))
+    varied.kl_axis(ax, np.exp(log_kls))
 
 
 def argument_values(arguments):

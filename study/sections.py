@@ -10,6 +10,7 @@ import estimates
 import numpy as np
 import paper
 import tables
+import varied
 from tables import DASH, TEST
 
 ENOUGH_TASKS = 4  # to say of a coefficient whether it beats the clip
@@ -133,7 +134,7 @@ def differing(tests):
 
 def short_return_table(runs):
     """A row a task: of each variant our mean ± standard deviation, and the paper's."""
-    variants = tables.main_variants(runs)
+    variants = compare.present(runs["variant"])
     heads = [head for variant in variants for head in (variant, "paper")]
     rows = [["task", *heads]]
     for task, of_task in runs.groupby("env_id", observed=True):
@@ -150,7 +151,7 @@ def peer_table(runs):
     ours = tables.as_long_as(runs, paper.REFERENCE)
     sides, tests = {}, {}
     for task, of_task in paper.PEER.groupby("task"):
-        here = {v: compare.runs_of(ours[ours["env_id"] == task], v) for v in ("clip", "kl_fixed")}
+        here = {v: varied.runs_of(ours[ours["env_id"] == task], v) for v in ("clip", "kl_fixed")}
         there = {
             v: of_task[of_task["beta"] == beta].assign(diverged=False) for v, beta in (("clip", ""), ("kl_fixed", "1"))
         }
@@ -188,7 +189,7 @@ def breakout_table(runs):
 def kill_peak_table(runs, curves):
     """The largest share of I_kill in an iteration of clip, of the mean over the protocol's seeds, here and in the
     paper."""
-    of_clip = compare.runs_of(tables.as_long_as(runs, paper.REFERENCE), "clip")
+    of_clip = varied.runs_of(tables.as_long_as(runs, paper.REFERENCE), "clip")
     of_clip = of_clip[of_clip["seed"].isin(paper.SEEDS)]
     rows = [["task", "ours", "paper"]]
     for task, of_task in of_clip.groupby("env_id", observed=True):
@@ -337,7 +338,7 @@ def kl_numbers(runs, curves):
     """The smallest and the largest median KL of an iteration, under β = 1 and under the clip."""
     of_fixed = runs[(runs["variant"] == "kl_fixed") & (runs.get("--beta") == 1)]
     names = ("smallest_kl", "largest_kl", "smallest_clip_kl", "largest_clip_kl")
-    kls = [*extreme_kls(of_fixed, curves), *extreme_kls(compare.runs_of(runs, "clip"), curves)]
+    kls = [*extreme_kls(of_fixed, curves), *extreme_kls(varied.runs_of(runs, "clip"), curves)]
     return dict(zip(names, kls, strict=True))
 
 
@@ -347,7 +348,7 @@ def coefficient_numbers(found):
     improvements = {
         variant: aggregate.improvement
         for variant, aggregate in found.items()
-        if variant in compare.BETAS and aggregate.improvement and len(aggregate.tasks) >= ENOUGH_TASKS
+        if variant in paper.BETAS and aggregate.improvement and len(aggregate.tasks) >= ENOUGH_TASKS
     }
     best = max(improvements, key=lambda variant: improvements[variant][0])
     above = sum(low > 0.5 for _, low, _ in improvements.values())
@@ -367,16 +368,16 @@ def mean_numbers(runs):
 
 def sections(runs, every_run, curves):
     """What the documents say of the results, by name, as Markdown: tables, and numbers to stand within a sentence."""
-    main = compare.merged(compare.main_runs(runs))
+    main = compare.merged(paper.main_runs(runs))
     scalar = main[~main["variant"].isin(compare.FORMS[1:])]
-    betas = compare.betas_runs(runs)
+    betas = paper.betas_runs(runs)
     same = compare.identical_triples(runs)
-    points = compare.knob_points(runs, paper.not_apart(every_run))
+    points = varied.knob_points(runs, paper.not_apart(every_run))
     of_knobs = points["knob"].isin(paper.KNOBS)
     beside_paper = tables.tests_beside_reference(main, paper.REFERENCE)
-    overall = tables.aggregates_of(scalar, paper.REFERENCE)
-    betas_overall = tables.aggregates_of(betas, paper.REFERENCE)
-    protocol = compare.main_runs(runs)
+    overall = tables.aggregates_of(scalar, reference=paper.REFERENCE)
+    betas_overall = tables.aggregates_of(betas, reference=paper.REFERENCE)
+    protocol = paper.main_runs(runs)
     protocol = protocol[protocol["seed"].isin(paper.SEEDS)]
 
     def region_of(cell):
@@ -386,7 +387,7 @@ def sections(runs, every_run, curves):
         return f"{tables.mean_and_std(cell)} @ {tables.kl_text(tables.median_kl(cell, curves))}"
 
     found = {
-        "final_return": tables.final_return_table(main, tables.main_variants(main), same, paper.REFERENCE),
+        "final_return": tables.final_return_table(main, compare.present(main["variant"]), same, paper.REFERENCE),
         "short_return": short_return_table(main),
         "scalar_tests": tables.tests_table(scalar),
         "aggregate": tables.aggregate_table(overall),
@@ -394,27 +395,27 @@ def sections(runs, every_run, curves):
         "kill_peak": kill_peak_table(main, curves),
         "breakout": breakout_table(scalar),
         "peer": peer_table(main),
-        "knobs": tables.knob_tables(points[of_knobs], tables.mean_and_std),
-        "knobs_region": tables.knob_tables(points[of_knobs], region_of),
-        "settings": tables.knob_tables(points[~of_knobs], tables.mean_and_std),
+        "knobs": varied.knob_tables(points[of_knobs], tables.mean_and_std),
+        "knobs_region": varied.knob_tables(points[of_knobs], region_of),
+        "settings": varied.knob_tables(points[~of_knobs], tables.mean_and_std),
         "betas": tables.crossed(betas, ["variant"], "env_id", tables.mean_and_std),
         "betas_tests": tables.tests_table(betas),
         "betas_aggregate": tables.aggregate_table(betas_overall),
         "betas_region": tables.crossed(betas, ["variant"], "env_id", region_of),
         "return_over_kl": tables.crossed(
-            compare.settings(runs, paper.not_apart(every_run)), ["setting"], "env_id", return_and_kl
+            varied.settings(runs, paper.not_apart(every_run)), ["setting"], "env_id", return_and_kl
         ),
         "cost": tables.cost_table(runs, every_run),
         "triples": f"{same.sum()} of {len(same)}",
         "differing": differing(beside_paper),
-        "scalar_differing": differing(tables.tests_beside_clip(scalar)),
+        "scalar_differing": differing(tables.tests_beside(scalar)),
         "grid_runs": f"{len(protocol):,}",
         "grid_core_hours": tables.number(tables.core_hours(protocol), 1),
         "runs": f"{len(every_run):,}",
         "core_hours": tables.number(tables.core_hours(every_run), 1),
     }
     # Ant-v4 is the only task on which both penalties differ from the clip.
-    without_ant = tables.aggregates_of(scalar[scalar["env_id"] != "Ant-v4"], paper.REFERENCE)
+    without_ant = tables.aggregates_of(scalar[scalar["env_id"] != "Ant-v4"], reference=paper.REFERENCE)
     for suffix, aggregates in (("", overall), ("_without_Ant_v4", without_ant)):
         for variant in ("kl_fixed", "kl_adaptive"):
             found[f"improvement_{variant}{suffix}"] = tables.estimate(aggregates[variant].improvement)

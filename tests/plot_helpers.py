@@ -16,7 +16,7 @@ def titles(figure):
     return "\n".join(ax.get_title(loc="left") for ax in figure.axes)
 
 
-def rows_of(returns, tasks=compare.TASKS, **columns):
+def rows_of(returns, tasks=(), variants=compare.FORMS, **columns):
     """Runs as comparison gives them, from {(task, variant): {seed: final return, None where it diverged}}."""
     runs = [
         {"env_id": task, "variant": variant, "seed": seed, "final_return": value, "diverged": value is None, **columns}
@@ -25,6 +25,6 @@ def rows_of(returns, tasks=compare.TASKS, **columns):
     ]
     runs = pd.DataFrame(runs).astype({"final_return": float})
     runs["env_id"] = compare.ordered(runs["env_id"], tasks)
-    runs["variant"] = compare.ordered(runs["variant"], compare.VARIANTS)
-    filled = {"params_sha256": "", "steps": 1_000_000} | columns
+    runs["variant"] = compare.ordered(runs["variant"], variants)
+    filled = {"params_sha256": "", "steps": 1_000_000, "versions": ""} | columns
     return runs.assign(run=[f"run{i}" for i in range(len(runs))], **filled)

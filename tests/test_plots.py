@@ -73,11 +73,13 @@ def runs_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def made(runs_dir, tmp_path_factory):
-    """What `python plots/make.py` writes, in a process of its own."""
-    out = tmp_path_factory.mktemp("made")
-    command = [sys.executable, ROOT / "plots" / "make.py", "--runs-dir", runs_dir, "--out", out]
+    """What `python plots/make.py` writes, in a process of its own, of a sweep with a plan."""
+    runs = tmp_path_factory.mktemp("made") / "runs"
+    shutil.copytree(runs_dir, runs)
+    (runs / "plan.tsv").write_text("a\tPendulum-v1\tkl_fixed\t0\nb\tCartPole-v1\tclip\t0\n")
+    command = [sys.executable, ROOT / "plots" / "make.py", runs]
     process = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
-    return SimpleNamespace(out=out, stdout=process.stdout, stderr=process.stderr)
+    return SimpleNamespace(out=runs / "plots", stdout=process.stdout, stderr=process.stderr)
 
 
 @pytest.fixture
@@ -87,9 +89,9 @@ def copied(runs_dir, tmp_path):
 
 @pytest.fixture
 def data(made):
-    rows, curves = collect.load(made.out / "results")
-    runs, every_run, _ = compare.comparison(compare.typed(rows))
-    return runs, every_run, curves
+    rows, curves = collect.load(made.out)
+    runs, _ = compare.comparison(compare.typed(rows))
+    return runs, curves
 
 
 @pytest.fixture
@@ -109,38 +111,45 @@ def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-MAIN = ["learning_curves", "identity", "partition", "beta", "final_returns", "aggregate", "settings"]
-MAIN += ["return_over_kl"]
-BETAS = ["betas_learning_curves", "betas_kl", "betas_final_returns", "betas_aggregate"]
+# aggregate needs a variant with several seeds beside the baseline.
+PICTURES = ["learning_curves", "final_returns", "identity", "kl", "partition", "theory", "design_axis"]
 
 
 def test_every_picture_and_table_is_there_and_opens(made):
-    names = [*MAIN, *BETAS, *make.THEORY]
-    expected = {f"{name}.png" for name in names} | {"tables.md", "results/runs.csv"}
-    expected |= {f"results/curves/{run}.csv.gz" for run in pd.read_csv(made.out / "results" / "runs.csv")["run"]}
-    assert set(files(made.out)) == expected
-    for name in names:
+    assert set(files(made.out)) == {f"{name}.png" for name in PICTURES} | {"summary.md", "runs.csv", "curves.csv.gz"}
+    summary = (made.out / "summary.md").read_text(encoding="utf-8")
+    with_captions = re.findall(r"^!\[(\w+)\]\((?:\w+)\.png\)\n\n\w.{40}", summary, re.MULTILINE)
+    assert with_captions == PICTURES
+    assert "NaN" not in summary and str(made.out / "summary.md") in made.stdout
+    for name in PICTURES:
         image = Image.open(made.out / f"{name}.png")
         assert image.mode == "P"
         assert np.asarray(image.convert("L")).std() > 3
-        assert ("Source" in image.text) == (name not in make.THEORY)
 
 
-def test_a_picture_changes_with_the_runs_that_it_shows_alone(made, tmp_path):
-    """`mine` stands in those of betas and over the KL; without it there is nothing for the first ones to show."""
-    out = Path(shutil.copytree(made.out, tmp_path / "out"))
-    make.main(make.Args(redraw=True, out=out, drop=("mine",)))
-    before, after = files(made.out), files(out)
-    changed = {name for name in before if name.endswith(".png") and before[name] != after.get(name)}
-    assert changed == {f"{name}.png" for name in [*BETAS, "return_over_kl"]}
-    assert {name for name in after if name.startswith("betas")} == set()
+def test_tasks_and_variants_come_in_the_order_of_the_plan(made):
+    tasks, variants = make.order(made.out.parent)
+    assert (tasks, variants) == (["Pendulum-v1", "CartPole-v1"], ["clip", "klip", "phi", "kl_fixed"])
+    _, *rows = table(made.out / "summary.md", "final_return")
+    assert [row[0] for row in rows] == ["Pendulum-v1", "CartPole-v1", FAULTY]
+
+
+def test_no_task_stage_or_paper_by_name():
+    """What draws a user's sweep knows none of the study's; the looks and formulas of the files of betas/ aside."""
+    for path in sorted((ROOT / "plots").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert not re.findall(r"-v[0-9]\b|stage ?[0-9]|\bpaper", text), path
+        if path.name not in ("style.py", "design_axis.py"):
+            assert not re.findall(r"\b(?:spo|sapo|rollback|clip_eps|dual_clip)\b", text), path
 
 
 def test_the_columns_and_that_each_value_is_a_logged_one(made, runs_dir):
-    runs = pd.read_csv(made.out / "results" / "runs.csv")
-    assert list(runs.columns) == collect.RUN_COLUMNS
+    runs = pd.read_csv(made.out / "runs.csv")
+    columns = ["run", "env_id", "variant", "seed", "final_return", "diverged_at", "sps", "wall_time_s"]
+    columns += ["params_sha256", "script_sha256", "versions", "args", "ended"]
+    assert list(runs.columns) == columns
     assert len(runs) == 14
-    _, loaded = collect.load(made.out / "results")
+    _, loaded = collect.load(made.out)
     for row in runs.itertuples():
         result = json.loads((runs_dir / row.run / "result.json").read_text())
         for name in ("env_id", "seed", "sps", "wall_time_s", "params_sha256", "script_sha256"):
@@ -158,44 +167,44 @@ def test_the_columns_and_that_each_value_is_a_logged_one(made, runs_dir):
 
 
 def table(path, name):
-    """The rows of a section's table in tables.md, as lists of text."""
+    """The rows of a section's table in summary.md, as lists of text."""
     heading, _ = tables.HOW_TO_READ[name]
     text = path.read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
     return [line.strip("| ").split(" | ") for line in text.splitlines() if re.match(r"\| \S", line)]
 
 
 def test_a_missing_cell_is_shown_as_missing(made, data):
-    runs, _, curves = data
-    head, *rows = table(made.out / "tables.md", "final_return")
-    assert head == ["task", "", "clip = klip = phi", "kl_fixed", "mine", "identical triples"]
-    assert [rows[0][0], rows[0][4]] == ["CartPole-v1", "—"]
+    runs, curves = data
+    head, *rows = table(made.out / "summary.md", "final_return")
+    setting = "clip --clip-coef 0.1"
+    assert head == ["task", "", "clip = klip = phi", setting, "kl_fixed", "mine", "identical triples"]
     (ours,) = [row for row in rows if row[0] == "Pendulum-v1"]
+    del head[3], ours[3]
     assert ours[1] == "ours, 1,024 steps"
     assert ours[2].endswith("(2)") and "±" in ours[2]
     assert ours[3].endswith("(1)") and "±" not in ours[3]
     assert ours[5] == "1 of 1"
-    pendulum = panel(figures.learning_curves(compare.main_runs(runs), curves), "Pendulum-v1")
-    assert texts(pendulum) == "kl_adaptive: missing"
+    pendulum = panel(figures.learning_curves(runs, curves), "Pendulum-v1")
+    assert texts(pendulum) == f"{setting}: missing"
     colors = {line.get_color() for line in pendulum.lines}
-    assert colors == {STYLES[variant]["color"] for variant in ("clip", "kl_fixed")}  # the forms are one line
-    assert "Pendulum-v1, 1 to 2 seeds, kl_adaptive: missing: 1,024 steps\n" in made.stdout
+    assert colors == {style(variant)["color"] for variant in ("clip", "kl_fixed", "mine")}  # the forms are one line
 
 
 def test_a_run_that_diverged_is_counted_and_not_averaged(made, data):
-    every_run, _, curves = data
+    every_run, curves = data
     runs = every_run[every_run["env_id"] == FAULTY].set_index("run")
     assert runs["diverged_at"].to_dict() == {"faulty/0": "", "faulty/2": "24"}
-    (row,) = [row for row in table(made.out / "tables.md", "final_return") if row[0] == FAULTY]
-    assert row[3] == f"{runs['final_return']['faulty/0']:,.0f} (1 of 2, 1 diverged)"
+    (row,) = [row for row in table(made.out / "summary.md", "final_return") if row[0] == FAULTY]
+    assert row[4] == f"{runs['final_return']['faulty/0']:,.0f} (1 of 2, 1 diverged)"
     wide = figures.wide(runs.reset_index(), curves, "in")
     assert (wide.index.tolist(), wide[2].last_valid_index()) == ([8, 16, 24, 32], 16)
-    faulty = panel(figures.learning_curves(compare.main_runs(every_run), curves), FAULTY)
+    faulty = panel(figures.learning_curves(every_run, curves), FAULTY)
     assert [list(line.get_xdata()) for line in faulty.lines if line.get_marker() == "X"] == [[16]]
     assert "kl_fixed: 1 of 2 diverged" in texts(faulty)
 
 
-def test_broken_runs_are_named_and_the_rest_is_kept(copied, made, tmp_path):
-    for name in ("cut", "flipped", "running", "garbled", "hollow"):
+def test_broken_runs_are_named_and_the_rest_is_kept(copied, made):
+    for name in ("cut", "flipped", "running", "garbled", "hollow", "endless"):
         shutil.copytree(copied / "phi", copied / name)
     for name in ("cut", "flipped"):
         (events,) = (copied / name).glob("events*")
@@ -206,29 +215,33 @@ def test_broken_runs_are_named_and_the_rest_is_kept(copied, made, tmp_path):
     (copied / "running" / "result.json").unlink()
     (copied / "garbled" / "result.json").write_text('{"env_id": "Pend')
     (copied / "hollow" / "result.json").write_text("{}")
+    result = json.loads((copied / "endless" / "result.json").read_text())
+    (copied / "endless" / "result.json").write_text(json.dumps(result | {"final_return": np.nan}))
     shutil.copytree(copied / "running", copied / "incomplete" / "aside")
     (copied / "link").symlink_to(copied)
-    count, left_out = collect.collect(collect.from_folders(copied), tmp_path / "results")
-    assert count == 14
+    rows, curves, left_out = collect.collect(collect.from_folders(copied))
+    kept, kept_curves = collect.load(made.out)
+    pd.testing.assert_frame_equal(rows, kept)
+    pd.testing.assert_frame_equal(curves[kept_curves.columns], kept_curves)
     named = {line.partition(":")[0]: line for line in left_out}
-    assert set(named) == {"cut", "flipped", "garbled", "hollow", "link", "running"}
+    assert set(named) == {"cut", "flipped", "garbled", "hollow", "endless", "link", "running"}
+    assert named["endless"] == "endless: its final return is nan"
     assert all("its log holds 2 of 4 iterations" in named[name] for name in ("cut", "flipped"))
-    assert files(tmp_path / "results") == files(made.out / "results")
 
 
-@pytest.mark.parametrize("args", [{}, {"redraw": True}, {"wandb_project_name": "klip-ppo"}])
+@pytest.mark.parametrize("args", [{}, {"runs": Path("absent")}, {"wandb_project_name": "klip-ppo"}])
 def test_nothing_to_draw_is_one_line(args, tmp_path, monkeypatch, capsys):
-    """No run, no data set, no account at W&B."""
+    """No run, no folder, no account at W&B."""
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit) as error:
-        make.main(make.Args(runs_dir=Path("empty"), out=tmp_path / "out", **args))
+        make.main(make.Args(**{"runs": Path("empty")} | args))
     assert error.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "empty").iterdir()) and not (tmp_path / "absent").exists()
 
 
 def test_a_users_command_changes_nothing_that_is_published(copied, tmp_path):
@@ -251,110 +264,16 @@ def test_a_users_command_changes_nothing_that_is_published(copied, tmp_path):
     assert status.stdout == ""
 
 
-def test_a_second_call_reads_only_what_is_new(copied, made, tmp_path):
-    results = tmp_path / "results"
-    shutil.move(copied / "phi", tmp_path / "phi")
-    assert collect.collect(collect.from_folders(copied), results) == (13, [])
-    for path in copied.rglob("events*"):
-        path.write_bytes(b"")  # whoever reads one of these again finds no iteration
-    shutil.move(tmp_path / "phi", copied / "phi")
-    assert collect.collect(collect.from_folders(copied), results) == (14, [])
-    result = copied / "kl" / "result.json"
-    result.write_text(result.read_text().replace('"wall_time_s": ', '"wall_time_s": 1'))
-    left_out = ["kl: its log holds 0 of 4 iterations"]
-    assert collect.collect(collect.from_folders(copied), results) == (14, left_out)
-    assert files(results) == files(made.out / "results")
-
-
-def names(results):
-    """The runs of a data set, which are those that it has a curve of."""
-    runs, curves = collect.load(results)
-    assert {*runs["run"]} == {path.relative_to(results / "curves").as_posix()[:-7] for path in results.rglob("*.gz")}
-    assert {*curves["run"]} == {*runs["run"]}
-    return {*runs["run"]}
-
-
-def test_collecting_adds_and_only_what_is_named_goes(copied, made, tmp_path, capsys):
-    """The folders of two machines, one after the other, with a run in both."""
-    other, out = tmp_path / "other", tmp_path / "out"
-    results = out / "results"
-    every = names(made.out / "results")
-    shutil.copytree(copied / "phi", other / "phi")
-    shutil.move(copied / "kl", other / "kl")
-    make.main(make.Args(runs_dir=copied, out=out, draw=False))
-    assert names(results) == every - {"kl"}
-    result = json.loads((other / "phi" / "result.json").read_text())
-    (other / "phi" / "result.json").write_text(json.dumps(result | {"sps": 7}))
-    make.main(make.Args(runs_dir=other, out=out, draw=False))
-    assert names(results) == every
-    assert collect.load_runs(results).set_index("run")["sps"]["phi"] == "7.0"
-    assert [path.name for path in out.iterdir()] == ["results"]
-
-    before = files(results)
-    for drop in ("absent*", "*"):
-        with pytest.raises(SystemExit):
-            make.main(make.Args(redraw=True, out=out, drop=(drop,), draw=False))
-        assert files(results) == before
-    make.main(make.Args(redraw=True, out=out, drop=("knob/*", "kl"), draw=False))
-    assert names(results) == every - {"kl", "knob/clip"}
-    assert "dropped: kl, knob/clip\n" in capsys.readouterr().err
-
-
-def test_a_data_set_inside_the_folder_of_the_runs_holds_those_alone(copied, made):
-    make.main(make.Args(runs_dir=copied, draw=False))
-    assert names(copied / "plots" / "results") == names(made.out / "results")
-    shutil.rmtree(copied / "phi")
-    make.main(make.Args(runs_dir=copied, draw=False))
-    assert names(copied / "plots" / "results") == names(made.out / "results") - {"phi"}
-
-
-def test_a_data_set_that_cannot_be_read_is_one_line(made, tmp_path, capsys):
-    path = Path(shutil.copytree(made.out / "results", tmp_path / "results")) / "runs.csv"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(SystemExit) as error:
-        make.main(make.Args(redraw=True, out=tmp_path))
-    assert error.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {path} cannot be read")
-
-
-def test_a_curve_that_cannot_be_read_costs_one_run(made, tmp_path, capsys):
-    results = Path(shutil.copytree(made.out / "results", tmp_path / "results"))
-    path = results / "curves" / "phi.csv.gz"
-    path.write_bytes(path.read_bytes()[:100])
-    runs, curves = collect.load(results)
-    others = set(collect.load_runs(results)["run"]) - {"phi"}
-    assert set(runs["run"]) == set(curves["run"]) == others
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"left out: {path} cannot be read") and "--drop 'phi'" in line
-    shutil.rmtree(results / "curves")
-    with pytest.raises(collect.DataError, match="no run whose curve can be read"):
-        collect.load(results)
-
-
-@pytest.mark.parametrize(
-    ("name", "path"),
-    [
-        ("stage2/Hopper-v4__soft__20__1a", "stage2/Hopper-v4__soft__20__1a"),
-        ("knobs/beta=3/x__1a", "knobs/beta=3/x__1a"),
-        ("/../a b?/./x__1a", "a_b_/x__1a"),
-    ],
-)
-def test_a_name_in_wandb_is_a_path_in_the_data_set(name, path):
-    assert collect.path_of(name) == path
-
-
-def test_other_arguments_are_not_averaged(made, data):
-    runs, every_run, _ = data
-    assert "not compared: CartPole-v1, clip: runs with another clip-coef: 1\n" in made.stderr
-    assert "knob/clip" not in set(runs["run"])
-    points = compare.knob_points(runs, every_run)
-    returns = every_run.set_index("run")["final_return"]  # of the default only the seed that the knob's run has
-    expected = {"0.1": returns["knob/clip"], "0.2": returns["ppo_clip_cartpole__0"]}
-    assert points.set_index("value")["final_return"].to_dict() == expected
-    head, row = table(made.out / "tables.md", "settings")
-    assert head == ["task", "variant", "`--clip-coef 0.1`", "`--clip-coef 0.2`"]
-    assert row == ["CartPole-v1", "clip", *(f"{value:,.0f} (1)" for value in expected.values())]
+def test_each_setting_stands_under_its_own_name(made, data):
+    runs, _ = data
+    names = runs.set_index("run")["variant"].astype(str)
+    assert names["knob/clip"] == "clip --clip-coef 0.1"
+    assert names["ppo_clip_cartpole__0"] == "clip" and names["mine"] == "mine"
+    head, *rows = table(made.out / "summary.md", "final_return")
+    (cartpole,) = [row for row in rows if row[0] == "CartPole-v1"]
+    result = runs.set_index("run")["final_return"]["knob/clip"]
+    assert cartpole[head.index("clip --clip-coef 0.1")] == f"{result:,.0f} (1)"
+    assert "note: " not in made.stderr
 
 
 def changed_args(rows, which, **changes):
@@ -377,8 +296,71 @@ def test_of_several_settings_the_one_with_most_runs_is_preferred_then_with_most_
     assert preferred(other, many) == [*other]
 
 
+def test_a_setting_is_named_by_all_that_differs(made):
+    """From the setting with most runs, of the arguments of all scripts and of those of its own."""
+    rows, _ = collect.load(made.out)
+    of_kl_fixed = rows[(rows["variant"] == "kl_fixed") & (rows["env_id"] == "Pendulum-v1")]
+    both = changed_args(of_kl_fixed.assign(run="both"), [True], beta=10.0, kl_penalty="k3")
+    loop = changed_args(of_kl_fixed.assign(run="loop"), [True], gamma=0.9, target_kl=0.5)
+    runs, notes = compare.comparison(compare.typed(pd.concat([rows, both, loop], ignore_index=True)))
+    names = runs.set_index("run")["variant"].astype(str)
+    assert names["both"] == "kl_fixed --beta 10 --kl-penalty k3"
+    assert names["loop"] == "kl_fixed --gamma 0.9 --target-kl 0.5"
+    assert names["kl"] == "kl_fixed" and notes == []
+
+
+def test_of_two_runs_of_a_seed_the_one_that_ended_later_counts(made):
+    """Whatever they are called; and the other one is named."""
+    rows, _ = collect.load(made.out)
+    first = rows[rows["run"] == "mine"]
+    later = first.assign(run="a_second", ended="2100-01-01T00:00:00+00:00", final_return="-1.0")
+    earlier = first.assign(run="z_first", ended="2000-01-01T00:00:00+00:00", final_return="-2.0")
+    runs, notes = compare.comparison(compare.typed(pd.concat([rows, earlier, later], ignore_index=True)))
+    assert runs["run"][runs["method"] == "mine"].tolist() == ["a_second"]
+    (note,) = notes
+    assert note == "Pendulum-v1, mine: runs of a seed that ended earlier than another: mine, z_first"
+
+
+def test_other_versions_of_libraries_are_named(data):
+    runs, _ = data
+    assert compare.other_libraries(runs) == []
+    runs.loc[runs["run"] == "mine", "versions"] = "torch=9"
+    (line,) = compare.other_libraries(runs)
+    assert line.startswith("Pendulum-v1: runs with several versions") and "; 1 with torch=9" in line
+
+
+def test_another_baseline(data, tmp_path, capsys):
+    runs, curves = data
+    found = tables.aggregates_of(compare.merged(runs), "kl_fixed")
+    assert found["kl_fixed"].improvement is None
+    assert found["clip = klip = phi"].tasks == ["CartPole-v1", "Pendulum-v1"]
+    sections = tables.sections(runs, curves, "mine")
+    assert "probability of improvement over mine" in sections["aggregate"]
+    assert figures.aggregate(runs, "absent") is None
+
+
+def test_many_variants_have_a_panel_each():
+    returns = {("Hopper-v4", f"mine{number}"): {0: 100.0 * number} for number in range(7)}
+    returns["Hopper-v4", "clip"] = {0: 1.0}
+    runs = rows_of(returns, steps=20)
+    curves = runs[["run", "variant", "seed"]].merge(pd.DataFrame({"global_step": [10, 20]}), how="cross")
+    curves["episodic_return"] = curves["global_step"]
+    assert len(figures.learning_curves(runs, curves).axes) == 7
+    few = runs[runs["variant"].isin(["clip", "mine1"])]
+    assert len(figures.learning_curves(few, curves).axes) == 1
+
+
+def test_a_name_is_written_as_it_is(copied):
+    """Also one that matplotlib would take for mathematics."""
+    name = "cost_$x^$"
+    for path in (copied / "mine").glob("result.json"):
+        path.write_text(path.read_text().replace('"exp_name": "mine"', f'"exp_name": "{name}"'))
+    make.main(make.Args(runs=copied))
+    assert name in (copied / "plots" / "summary.md").read_text(encoding="utf-8")
+
+
 def test_the_identity_counts_the_seeds_whose_hash_is_that_of_clip(data):
-    runs, _, curves = data
+    runs, curves = data
     text = titles(figures.identity(runs, curves))
     assert "Pendulum-v1, 1 of 1 equal" in text  # phi has one seed
     assert "CartPole-v1, 2 of 2 equal" in text
@@ -396,7 +378,7 @@ def test_aggregates_against_a_computation_by_hand(reference):
     counts = {("Hopper-v4", "clip"): 5, ("Hopper-v4", "spo"): 4, ("Ant-v4", "clip"): 9, ("Ant-v4", "spo"): 5}
     alone = {("Walker2d-v4", "clip"): 3, ("Pendulum-v1", "clip"): 3, ("Pendulum-v1", "spo"): 3}
     returns = {cell: dict(enumerate(rng.normal(1000, 500, n).round())) for cell, n in (counts | alone).items()}
-    scores = compare.scores(rows_of(returns), reference)
+    scores = compare.scores(rows_of(returns, ["Hopper-v4", "Walker2d-v4", "Ant-v4"]), reference)
     # Pendulum-v1 is not in the reference; of Walker2d-v4 there is nothing to compare.
     assert {variant: list(of_tasks) for variant, of_tasks in scores.items()} == {
         "clip": ["Hopper-v4", "Walker2d-v4", "Ant-v4"],
@@ -433,8 +415,12 @@ def test_aggregates_against_a_computation_by_hand(reference):
 def test_without_a_reference_only_the_order_of_returns_counts():
     """A run that diverged is below all others; nothing has a score."""
     returns = {("Hopper-v4", "clip"): {0: -5.0, 1: -4.0}, ("Hopper-v4", "spo"): {0: None, 1: -3.0}}
-    found = tables.aggregates_of(rows_of(returns))
+    runs = rows_of(returns)
+    found = tables.aggregates_of(runs)
     assert found["spo"].score is None
+    drawn = figures.aggregate(runs)
+    assert [ax.get_xlabel() for ax in drawn.axes] == ["probability of improvement over clip"]
+    assert "0.50" in texts(drawn.axes[0])
     assert found["spo"].improvement[0] == 0.5
     assert "score" not in tables.aggregate_table(found)
 
@@ -446,7 +432,7 @@ def test_a_reference_that_cannot_be_read_is_one_line(text, made, tmp_path, capsy
     path = tmp_path / "reference.csv"
     path.write_text(text)
     with pytest.raises(SystemExit) as error:
-        make.main(make.Args(redraw=True, out=made.out, reference=path))
+        make.main(make.Args(runs=made.out.parent, reference=path))
     assert error.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: --reference {path} cannot be read")
 
@@ -495,7 +481,7 @@ def test_the_p_of_an_improvement():
 
 def test_a_file_of_the_readers_own_has_a_look_of_its_own():
     """No published variant's, and one that the page can draw."""
-    looks = [json.dumps(style(variant), sort_keys=True) for variant in compare.VARIANTS]
+    looks = [json.dumps(style(variant), sort_keys=True) for variant in STYLES]
     names = [f"mine{number}" for number in range(20)]
     of_own = {json.dumps(style(name), sort_keys=True) for name in names}
     assert len(of_own) > 1
@@ -506,7 +492,7 @@ def test_a_references_returns_stand_beside_runs_of_its_length_alone(reference):
     returns = {("Hopper-v4", "clip"): {0: 2600.0, 1: 2700.0}}
 
     def marked(steps):
-        drawn = panel(figures.final_returns(rows_of(returns, steps=steps), reference), "Hopper-v4")
+        drawn = panel(figures.final_returns(rows_of(returns, steps=steps), reference=reference), "Hopper-v4")
         return len(drawn.containers)  # its error bars
 
     assert marked(1_000_000) == 1
@@ -514,7 +500,7 @@ def test_a_references_returns_stand_beside_runs_of_its_length_alone(reference):
 
 
 def test_more_tasks_make_a_picture_wider():
-    tasks = compare.TASKS[:6]
+    tasks = [f"Task{number}-v0" for number in range(6)]
     returns = {(task, variant): {0: 100.0} for task in tasks for variant in ("clip", "spo")}
     runs = rows_of(returns, steps=20)
     places = pd.DataFrame({"global_step": [10, 20]})
@@ -550,7 +536,7 @@ def test_what_a_cell_says_of_runs_without_a_final_return():
 
 
 def test_runs_of_two_versions_of_a_script_are_not_averaged(made):
-    rows, _ = collect.load(made.out / "results")
+    rows, _ = collect.load(made.out)
     of_clip = (rows["variant"] == "clip") & (rows["env_id"] == "Pendulum-v1")
     columns = ["script_sha256", "version"]
     rows.loc[of_clip & (rows["seed"] == "1"), columns] = "0123456789"
@@ -559,11 +545,11 @@ def test_runs_of_two_versions_of_a_script_are_not_averaged(made):
     rows = pd.concat([rows, third], ignore_index=True)
 
     def compared():
-        runs, _, notes = compare.comparison(compare.typed(rows))
+        runs, notes = compare.comparison(compare.typed(rows))
         here = (runs["variant"] == "clip") & (runs["env_id"] == "Pendulum-v1")
         return set(runs["seed"][here]), [note for note in notes if "another version" in note]
 
-    assert compared() == ({1, 2}, ["Pendulum-v1, clip: runs of another version, script_sha256 abcdef: 1"])
+    assert compared() == ({1, 2}, ["Pendulum-v1, clip: runs of another version, abcdef: 1"])
 
 
 @pytest.mark.parametrize("variant", compare.FORMS)
@@ -572,34 +558,3 @@ def test_theory_against_the_closed_forms(variant):
     kill = ((w > 1 + theory.CLIP_COEF) & (a > 0)) | ((w < 1 - theory.CLIP_COEF) & (a < 0))
     beta = theory.implied_beta(theory.SURROGATES[variant], w, a)
     np.testing.assert_allclose(beta, np.where(kill, -w * a, 0), atol=1e-12)
-
-
-def test_a_picture_can_be_svg():
-    assert make.svg(theory.theory_sheet(), None).startswith(b"<?xml")
-
-
-def test_two_arguments_of_a_surrogate_are_one_setting(made):
-    """As --beta and --kl-penalty of kl_scalar. --gamma belongs to the loop: a run with another one is no setting."""
-    rows, _ = collect.load(made.out / "results")
-    of_kl_fixed = rows[(rows["variant"] == "kl_fixed") & (rows["env_id"] == "Pendulum-v1")]
-    both = changed_args(of_kl_fixed.assign(run="both"), [True], beta=10.0, kl_penalty="k3")
-    other = changed_args(of_kl_fixed.assign(run="other"), [True], beta=10.0, gamma=0.9)
-    ending = changed_args(of_kl_fixed.assign(run="ending"), [True], target_kl=0.5)
-    runs, every_run, _ = compare.comparison(compare.typed(pd.concat([rows, both, other, ending], ignore_index=True)))
-    settings = compare.settings(runs, every_run).set_index("run")["setting"]
-    assert settings["both"] == "kl_fixed --beta 10 --kl-penalty k3"
-    assert "other" not in settings
-    points = compare.knob_points(runs, every_run)
-    assert points["value"][points["knob"] == "--target-kl"].tolist() == ["0.5", "None"]  # None by default
-
-
-def test_every_setting_of_a_surrogate_is_a_point_over_its_kl(data):
-    runs, every_run, curves = data
-    settings = compare.settings(runs, every_run)
-    points = {(point["env_id"], point["setting"]): point for point in figures.setting_points(settings, curves)}
-    assert [setting for task, setting in points if task == "CartPole-v1"] == ["clip", "clip --clip-coef 0.1"]
-    knob = points["CartPole-v1", "clip --clip-coef 0.1"]
-    assert (knob["variant"], knob["value"]) == ("clip", "0.1")
-    assert knob["kl"] == pytest.approx(curves["approx_kl"][curves["run"] == "knob/clip"].median())
-    assert knob["final_return"] == every_run.set_index("run")["final_return"]["knob/clip"]
-    assert "runs that diverged: 1" in texts(panel(figures.return_over_kl(settings, curves), FAULTY))

@@ -4,14 +4,11 @@
     sweep.py slurm    the same, without those that are queued in Slurm
     sweep.py status   prints the table, whether the three forms ended with the same bits, and the states
     sweep.py end      the same, once the pictures are drawn
-
-The plots take the order of tasks and variants from here, that is, from TASKS and VARIANTS at the top of benchmark.sh.
 """
 
 import argparse
 import importlib
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -50,14 +47,6 @@ class State(NamedTuple):
     word: str
     remark: str = ""
     result: dict | None = None
-
-
-def names(table):
-    """The distinct first words in a table of benchmark.sh (TASKS, VARIANTS), in its order."""
-    text = re.search(
-        rf'^{table}="\n(.*?)^"', (ROOT / "benchmark.sh").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )[1]
-    return list(dict.fromkeys(line.split()[0] for line in text.splitlines() if line.strip()))
 
 
 def parse(line):
@@ -300,7 +289,7 @@ def draw(states, base):
     if not make.exists() or not any(state.result for state in states.values()):
         return True
     print("drawing", flush=True)
-    command = [sys.executable, make, "--runs-dir", base, "--out", base / "plots"]
+    command = [sys.executable, make, base]
     drawn = subprocess.run(command, check=False).returncode == 0
     if not drawn:
         print("no pictures: plots/make.py failed, see above")

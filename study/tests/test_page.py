@@ -7,11 +7,11 @@ import sys
 from dataclasses import asdict
 
 import collect
-import compare
 import dataset
 import numpy as np
 import page
 import pandas as pd
+import paper
 import pytest
 import sweep
 from helpers import ROOT
@@ -28,7 +28,7 @@ SHOWN = ("clip", "klip", "phi", "kl_fixed")
 
 
 def run_row(task, variant, seed, **changes):
-    """A row as collect.load_runs returns it."""
+    """A row as collect.load returns it."""
     defaults = ppo_kl_scalar_continuous.Args(exp_name=f"ppo_{variant}_continuous", env_id=task, total_timesteps=40_960)
     arguments = {name: value for name, value in asdict(defaults).items() if name not in sweep.NOT_COMPARED}
     row = {
@@ -45,6 +45,7 @@ def run_row(task, variant, seed, **changes):
         "version": "1",
         "versions": "torch=2",
         "args": json.dumps(arguments),
+        "ended": "",
     }
     return row | changes
 
@@ -338,11 +339,11 @@ def test_a_folder_that_is_not_drawn_yet_is_one_line(tmp_path):
     command = [sys.executable, ROOT / "study" / "page.py", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode
-    assert done.stderr.startswith(f"error: {tmp_path} has no plots/results/runs.csv")
+    assert done.stderr.startswith(f"error: {tmp_path} has no plots/runs.csv")
 
 
 def test_every_variant_has_a_look_that_the_page_can_draw():
-    page.looks([*compare.VARIANTS, *(f"mine{number}" for number in range(20))])
+    page.looks([*paper.VARIANTS, *(f"mine{number}" for number in range(20))])
 
 
 def test_a_users_file_is_among_the_methods(tmp_path):

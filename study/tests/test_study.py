@@ -2,12 +2,14 @@
 
 import csv
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
+import compare
 import contest
 import estimates
 import numpy as np
@@ -17,6 +19,7 @@ import pictures
 import pytest
 import scipy.stats
 import sections
+import varied
 from helpers import ROOT, environment
 from plot_helpers import panel, rows_of
 
@@ -144,9 +147,42 @@ def test_what_a_protocol_lacks(tmp_path):
     assert lines == ["ppo_a.py --seed 1 --run-name a", "betas/d.py --run-name d"]
 
 
+def changed_args(rows, **changes):
+    """The rows, with some arguments changed."""
+    return rows.assign(args=rows["args"].map(lambda text: json.dumps(json.loads(text) | changes)))
+
+
+def test_two_arguments_of_a_surrogate_are_one_setting(study):
+    """As --beta and --kl-penalty of kl_scalar. --gamma belongs to the loop: a run with another one is no setting."""
+    rows = study.rows[study.rows["run"].str.startswith("CartPole-v1__")]
+    of_kl_fixed = rows[(rows["variant"] == "kl_fixed") & (rows["seed"] == "0")]
+    both = changed_args(of_kl_fixed.assign(run="both"), beta=10.0, kl_penalty="k3")
+    other = changed_args(of_kl_fixed.assign(run="other"), beta=10.0, gamma=0.9)
+    ending = changed_args(of_kl_fixed.assign(run="ending"), target_kl=0.5)
+    every_run = compare.typed(pd.concat([rows, both, other, ending], ignore_index=True), variants=paper.VARIANTS)
+    runs = varied.compared(every_run)
+    settings = varied.settings(runs, every_run).set_index("run")["setting"]
+    assert settings["both"] == "kl_fixed --beta 10 --kl-penalty k3"
+    assert "other" not in settings
+    points = varied.knob_points(runs, every_run)
+    assert points["value"][points["knob"] == "--target-kl"].tolist() == ["0.5", "None"]  # None by default
+
+
+def test_every_setting_of_a_surrogate_is_a_point_over_its_kl(study):
+    every_run = paper.not_apart(study.every_run)
+    settings = varied.settings(study.runs, every_run)
+    points = {(point["env_id"], point["setting"]): point for point in varied.setting_points(settings, study.curves)}
+    knob = points["CartPole-v1", "clip --clip-coef 0.1"]
+    assert (knob["variant"], knob["value"], knob["seeds"]) == ("clip", "0.1", 3)
+    names = [f"knobs/clip_coef=0.1/CartPole-v1__ppo_clip_cartpole__{seed}" for seed in range(3)]
+    assert knob["kl"] == pytest.approx(study.curves["approx_kl"][study.curves["run"].isin(names)].median())
+    returns = every_run.set_index("run")["final_return"][names]
+    assert knob["final_return"] == pytest.approx(returns.mean())
+
+
 def study_rows(returns, **columns):
     """Rows without a training whose setting is the name of their variant."""
-    rows = rows_of(returns, tasks=paper.TASKS, **columns)
+    rows = rows_of(returns, paper.TASKS, paper.VARIANTS, **columns)
     return rows.assign(setting=rows["variant"].astype(str))
 
 

@@ -1,6 +1,5 @@
 """The study of the v5 tasks: its plan is that of its protocol, and its data are whole blocks."""
 
-import os
 import shutil
 
 import add
@@ -96,9 +95,12 @@ def test_a_block_of_two_days_or_of_other_scripts_is_refused(trained, monkeypatch
     folder, runs = trained
     assert b"torch" in add.text_at("HEAD", "requirements.txt")
     monkeypatch.setattr(add, "text_at", lambda _, path: (ROOT / path).read_bytes())
-    result = runs / "b" / "result.json"
-    two_days_ago = result.stat().st_mtime - 2 * 24 * 3600
-    os.utime(result, (two_days_ago, two_days_ago))
+
+    def two_days_ago(log, row, as_it_is=add.collect.run_curve):
+        curve, ended = as_it_is(log, row)
+        return curve, "2026-01-01T00:00:00+00:00" if row["run"] == "b" else ended
+
+    monkeypatch.setattr(add.collect, "run_curve", two_days_ago)
     add.main(folder, runs, "abc1234")
     assert "seed 7: not added: its runs ended more than a day apart" in capsys.readouterr().out
     monkeypatch.setattr(add, "text_at", lambda *_: b"other")
