@@ -1,9 +1,11 @@
 """Reads the runs of a sweep for benchmark.sh, which writes the list of runs to the standard input, a line a run:
 
-sweep.py train    checks the arguments of every run and prints the lines of those that are to be trained
-sweep.py slurm    the same, without those that are queued in Slurm
-sweep.py status   prints the table, whether the three forms ended with the same bits, and the states
-sweep.py end      the same, once the pictures are drawn
+    sweep.py train    checks the arguments of every run and prints the lines of those that are to be trained
+    sweep.py slurm    the same, without those that are queued in Slurm
+    sweep.py status   prints the table, whether the three forms ended with the same bits, and the states
+    sweep.py end      the same, once the pictures are drawn
+
+What it says of a run comes from the run's result.json, its log, and the lock on that.
 """
 
 import argparse
