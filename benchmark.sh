@@ -175,7 +175,7 @@ train() { # trains the runs of $todo, $workers at once; $failed gets a line for 
   save_plan
   command -v flock > /dev/null || echo "without flock (util-linux), two sweeps in one folder are not kept apart" >&2
   echo "$total runs to train, $workers at once"
-  trap 'echo "stopped; the same command resumes" >&2; exit 130' INT TERM HUP
+  trap 'echo "stopped: nothing more is started, what is being trained goes on unless it was stopped, too (--status); the same command resumes" >&2; exit 130' INT TERM HUP
   SECONDS=0
   while [ -n "$pending" ]; do # what another sweep is at is tried again until that ends it, or leaves it to this one
     while IFS=$'\t' read -r state line; do # run_one's lines
@@ -196,6 +196,9 @@ submit() { # one job array of the runs of $todo
   job=klip-ppo-$(date +%Y%m%d-%H%M%S)-$$
   list=$PWD/$base/slurm/$job.list
   count=$(grep -c . <<< "$todo")
+  if [[ $(scontrol show config 2> /dev/null) =~ MaxArraySize\ *=\ *([0-9]+) ]] && [ "$count" -gt "${BASH_REMATCH[1]}" ]; then
+    die "--slurm: $count runs, but an array may have ${BASH_REMATCH[1]} here (MaxArraySize): submit them in parts, by --seeds or --tasks"
+  fi
   if ! said=$({ mkdir -p "${list%/*}" && echo "$todo" > "$list"; } 2>&1); then
     rm -f "$list"
     die "--slurm: ${said#*: line *: }"

@@ -8,6 +8,7 @@ what is known of whether a β_t beats the clip.
 page.html is its text and its controls, page.js moves what is prepared here: no value of a surrogate is computed there.
 """
 
+import ast
 import base64
 import json
 import re
@@ -156,13 +157,18 @@ def recorded_update(path):
 # --- The coefficient
 
 
+def docstring(path):
+    """The docstring in a file, from its text: under python -OO a module has none."""
+    return ast.get_docstring(ast.parse(Path(path).read_text(encoding="utf-8"))) or ""
+
+
 def surrogates(folder=ROOT / "betas"):
     """{name: (surrogate, text)} of the scripts and of every file in betas/, and a line for each file that fails."""
     scripts = {"clip": ppo_clip_continuous, "klip": ppo_klip_continuous, "phi": ppo_phi_continuous}
-    found = {name: (script.surrogate, script.__doc__) for name, script in scripts.items()}
+    found = {name: (script.surrogate, docstring(script.__file__)) for name, script in scripts.items()}
     for estimator in ("sample", "k3"):
         surrogate = partial(theory.scalar, estimator=estimator)
-        found[f"kl_scalar --kl-penalty {estimator}"] = (surrogate, ppo_kl_scalar_continuous.__doc__)
+        found[f"kl_scalar --kl-penalty {estimator}"] = (surrogate, docstring(ppo_kl_scalar_continuous.__file__))
     failures = []
     for path in sorted(folder.glob("*.py")):
         if path.name == "loop.py":
@@ -170,7 +176,7 @@ def surrogates(folder=ROOT / "betas"):
         try:
             module = loop.load(path)
             loop.check_surrogate(module.surrogate, theory.CLIP_COEF)
-            found[path.stem] = (module.surrogate, module.__doc__ or "")
+            found[path.stem] = (module.surrogate, docstring(path))
         except Exception as error:  # the file may be the user's, and unfinished
             failures.append(f"betas/{path.name}: {type(error).__name__}: {error}")
     return found, failures
@@ -445,8 +451,8 @@ def page(runs, curves, is_study=False):
     }
     parts = {
         "library": plotly.offline.get_plotlyjs(),
-        # A "</script>" in a text, such as a run's name, would end the element.
-        "data": json.dumps(content, default=as_json, separators=(",", ":"), allow_nan=False).replace("</", "<\\/"),
+        # A text, such as a run's name, may hold "</script>", which would end the element, or "<!--<script>".
+        "data": json.dumps(content, default=as_json, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "script": (HERE / "page.js").read_text(encoding="utf-8"),
     }
     text = (HERE / "page.html").read_text(encoding="utf-8")

@@ -378,7 +378,7 @@ def test_on_a_terminal_it_stops_at_ctrl_c(copy):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
     os.close(terminal)
     lines = output.decode().splitlines()
-    assert lines[0].startswith("2 runs to train, ") and lines[-1].endswith("stopped; the same command resumes"), lines
+    assert lines[0].startswith("2 runs to train, ") and lines[-1].endswith("the same command resumes"), lines
     wait_for(lambda: not copy.trainings(), timeout=10)
     assert not copy.results()
     assert "2 runs: 2 missing" in copy.call(*PAIR, "--status")[1]

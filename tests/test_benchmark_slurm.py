@@ -47,6 +47,7 @@ MpiDefault=none
 ReturnToService=2
 KillWait=2
 SchedulerParameters=sched_interval=2
+MaxArraySize=10
 """
 
 
@@ -173,3 +174,11 @@ def test_an_option_that_sbatch_refuses_leaves_nothing_behind(slurm, tmp_path):
     assert code == 2 and "nowhere" in output and "error: --slurm" in output
     assert not list(copy.runs.glob("slurm/*"))
     assert not slurm("squeue", "--noheader")
+
+
+def test_more_runs_than_an_array_may_have_are_refused(slurm, tmp_path):
+    copy = Copy(tmp_path)
+    seeds = ",".join(map(str, range(11)))
+    code, output = copy.call(*FOUR[:2], "--variants", "clip", "--seeds", seeds, "--slurm", **slurm.variables)
+    assert code == 2 and "11 runs, but an array may have 10 here" in output, output
+    assert not list(copy.runs.glob("slurm/*")) and not slurm("squeue", "--noheader")
