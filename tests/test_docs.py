@@ -14,7 +14,8 @@ from helpers import ROOT
 from betas.loop import parse
 
 README = ROOT / "README.md"
-DOCUMENTS = [README, ROOT / "betas" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OTHERS = ("CONTRIBUTING.md", "betas/README.md", "study/README.md", "study/v5/README.md")
+DOCUMENTS = [README, *(ROOT / name for name in OTHERS), *sorted((ROOT / "docs").glob("*.md"))]
 TRAINS = re.compile(
     r"^ *(?:\S*python )?"
     r"(betas/\w+\.py|ppo_\w+\.py|\./benchmark\.sh)(?= |$)",
@@ -39,8 +40,8 @@ def test_nothing_strays_to_the_top_level():
     top = {line.partition("/")[0] for line in listed.stdout.splitlines()}
     section = README.read_text(encoding="utf-8").partition("## What is where")[2].partition("\n## ")[0]
     told = {name.strip("/") for name in re.findall(r"^\| `([^`*]+)` \|", section, re.MULTILINE)}
-    others = {".ci", ".gitattributes", ".github", ".gitignore", "CITATION.cff", "LICENSE", "README.md"}
-    others |= {"requirements.txt", "ruff.toml"}
+    others = {".ci", ".gitattributes", ".github", ".gitignore", "CITATION.cff", "CONTRIBUTING.md", "LICENSE"}
+    others |= {"README.md", "requirements.txt", "ruff.toml"}
     assert {name for name in top if not re.fullmatch(r"ppo_\w+\.py", name)} == told | others
 
 
@@ -79,9 +80,9 @@ def test_no_markup_is_left_in_the_text(path):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=names)
 def test_quoted_commands_fit_the_page(path):
-    """96 columns are what GitHub shows without a scroll bar."""
+    """96 columns are what GitHub shows without a scroll bar. Patches of other people's code are as wide as that."""
     blocks = re.findall(r"^ *```\w*\n(.*?)^ *```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks if not block.startswith("$ diff") for line in block.splitlines()]
+    lines = [line for block in blocks if not block.startswith(("$ diff", "--- a/")) for line in block.splitlines()]
     assert [line for line in lines if len(line) > 96] == []
 
 
