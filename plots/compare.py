@@ -6,6 +6,7 @@ left out. What is left out, runs of another version and the earlier of two runs 
 """
 
 import json
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -141,6 +142,11 @@ def differences(runs):
     return found
 
 
+def by_number(name):
+    """A key that sorts `--beta 3` before `--beta 10`."""
+    return [float(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", name))]
+
+
 def comparison(runs):
     """The runs to compare, of those that typed gives, and a line for each thing that is left out.
 
@@ -156,7 +162,7 @@ def comparison(runs):
     changed = differences(of_version)
     names = (of_version["variant"].astype(str) + " " + changed).str.strip()
     methods = present(of_version["variant"])
-    by_method = sorted(set(names), key=lambda name: (methods.index(name.split(" --")[0]), name))
+    by_method = sorted(set(names), key=lambda name: (methods.index(name.split(" --")[0]), by_number(name)))
     named = of_version.assign(method=of_version["variant"], variant=ordered(names, by_method))
     latest = named.sort_values("ended", kind="stable").drop_duplicates(["env_id", "variant", "seed"], keep="last")
     for (task, variant), part in named.drop(latest.index).groupby(["env_id", "variant"], observed=True):

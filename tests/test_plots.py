@@ -309,6 +309,15 @@ def test_a_setting_is_named_by_all_that_differs(made):
     assert names["kl"] == "kl_fixed" and notes == []
 
 
+def test_settings_come_in_the_order_of_their_values(made):
+    rows, _ = collect.load(made.out)
+    of_kl_fixed = rows[(rows["variant"] == "kl_fixed") & (rows["env_id"] == "Pendulum-v1")]
+    swept = [changed_args(of_kl_fixed.assign(run=f"b{beta}"), [True], beta=beta) for beta in (10, 0.5, 3)]
+    runs, _ = compare.comparison(compare.typed(pd.concat([rows, *swept], ignore_index=True)))
+    names = [name for name in compare.present(runs["variant"]) if name.startswith("kl_fixed")]
+    assert names == ["kl_fixed", "kl_fixed --beta 0.5", "kl_fixed --beta 3", "kl_fixed --beta 10"]
+
+
 def test_of_two_runs_of_a_seed_the_one_that_ended_later_counts(made):
     """Whatever they are called; and the other one is named."""
     rows, _ = collect.load(made.out)
