@@ -1,4 +1,4 @@
-"""tools/sweep.py: what it makes of results, and the tables that it reads from benchmark.sh."""
+"""tools/sweep.py: what it makes of results."""
 
 import json
 import os
@@ -91,3 +91,18 @@ def test_the_identity_is_counted_within_a_setting(result):
     assert counts[1] == "0 of 1 pairs identical to the bit (clip = klip)" and "NOT IDENTICAL" in counts[2]
     power = "    a minibatch of 48 is not a power of two: klip may drift by rounding"
     assert parted == ["  CartPole-v1 seed 0: clip b, klip c", "  " + power]
+
+
+def test_versions_that_were_not_tried_are_named(monkeypatch):
+    """As in a Python of the user's own; a build of the same version is no other one."""
+    installed = {"torch": "2.99.0", "numpy": f"{sweep.version('numpy')}+mine"}
+    as_it_is = sweep.version
+    monkeypatch.setattr(sweep, "version", lambda name: installed.get(name) or as_it_is(name))
+    named = [line for line in sweep.untried() if line.startswith(("torch", "numpy"))]
+    assert len(named) == 1 and named[0].startswith("torch 2.99.0 (==")
+
+
+def test_what_was_installed_by_the_requirements_was_tried():
+    if sweep.version("torch").partition("+")[0] not in (ROOT / "requirements.txt").read_text():
+        pytest.skip("another torch is installed")
+    assert sweep.untried() == []

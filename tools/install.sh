@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # Makes .venv and installs requirements into it. Sourced by benchmark.sh and tests/run.sh, in the root of the project.
+venv=.venv
 
 # Installs the last of these files, which may name the others, unless all are installed. Ends the program if it cannot.
 install() { # requirements.txt, or that and tests/requirements.txt
-  local version wanted stamp=.venv/installed.txt # the text of the files that were installed
+  local version wanted stamp=$venv/installed.txt # the text of the files that were installed
   wanted=$(cat "$@") || exit 2
   case "$(cat "$stamp" 2> /dev/null)" in "$wanted"*) return ;; esac
   # For 3.11 to 3.14 all packages in requirements.txt have wheels, for newer ones perhaps.
@@ -16,10 +17,11 @@ install() { # requirements.txt, or that and tests/requirements.txt
     *) die "requirements.txt needs Python 3.11 or newer as python3, not $version" ;;
   esac
   python3 -c 'import ensurepip, venv' 2> /dev/null ||
-    die "cannot make .venv without Python's venv module (Debian and Ubuntu: apt-get install python3-venv)"
-  echo "installing ${!#} into .venv (once; some minutes, less if it is there)"
-  python3 -m venv .venv || die "cannot make .venv, see above"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "${!#}" || die "cannot install ${!#}, see above"
+    die "cannot make $venv without Python's venv module (Debian and Ubuntu: apt-get install python3-venv)"
+  echo "installing ${!#} into $venv (once; some minutes, less if it is there)"
+  python3 -m venv "$venv" || die "cannot make $venv, see above"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "${!#}" ||
+    die "cannot install ${!#}, see above"
   echo "$wanted" > "$stamp"
 }
 

@@ -17,6 +17,7 @@ import sys
 from collections import Counter, defaultdict
 from contextlib import redirect_stdout
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +62,25 @@ def fail(message):
     """Ends the program with one line on standard error."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def untried():
+    """The installed packages whose versions are not those of requirements.txt, with which everything was tried."""
+    from packaging.requirements import Requirement  # tensorboard's; a Python without the requirements is named later
+
+    found = []
+    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines():
+        text = line.partition("#")[0].strip()
+        requirement = Requirement(text) if text else None
+        if requirement is None or (requirement.marker and not requirement.marker.evaluate()):
+            continue
+        try:
+            installed = version(requirement.name).partition("+")[0]  # without the +cpu of a build
+        except PackageNotFoundError:
+            continue
+        if not requirement.specifier.contains(installed):
+            found.append(f"{requirement.name} {installed} ({requirement.specifier})")
+    return found
 
 
 class Unusable(Exception):
@@ -316,6 +336,8 @@ def main(args, lines):
         if run.script in unusable:
             states[run] = State("failed", unusable[run.script])
     if args.mode in ("train", "slurm"):
+        if others := untried():
+            print(f"not tried with these versions, so the bits may be others: {', '.join(others)}", file=sys.stderr)
         for line in unusable.values():
             print(f"error: {line}", file=sys.stderr)
         for line in remarks(states, ("damaged", "differs")):
