@@ -123,6 +123,12 @@ def run_in_turn(folder, commands):
     return runs
 
 
+def without_torchs_warnings(text):
+    """The lines of a run's standard error but for torch's own, such as that a build for CUDA finds no GPU."""
+    lines = text.splitlines()
+    return [line for line in lines if "site-packages/torch/" not in line and line.strip() != "warnings.warn("]
+
+
 def load(path):
     """A file of that path as a module of its own, as sys.modules must know it."""
     spec = importlib.util.spec_from_file_location(path.stem, path)

@@ -9,7 +9,8 @@ import cmarkgfm
 import pytest
 import tyro
 from cmarkgfm.cmark import Options
-from helpers import ROOT
+from helpers import ROOT, run_in_turn
+from PIL import Image
 
 from betas.loop import parse
 
@@ -103,3 +104,38 @@ def test_commands_are_accepted(words):
     command = [f"{ROOT}/benchmark.sh", *arguments, "--dry-run"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def without_code(text):
+    """The words of a document: without code, tables, pictures and comments."""
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return re.sub(r"<!--.*?-->|^\|.*$|^!\[.*$", "", text, flags=re.MULTILINE).split()
+
+
+def test_the_readme_is_one_screen():
+    """Whoever opens it finds something to run at once."""
+    text = README.read_text(encoding="utf-8").partition("## Citation")[0]
+    assert len(without_code(text)) <= 900
+    assert len(without_code(text.partition("git clone")[0])) <= 250
+
+
+def test_the_three_commands_of_the_readme_print_two_equal_hashes_and_another(tmp_path):
+    """As they stand there."""
+    text = README.read_text(encoding="utf-8")
+    lines = re.findall(r"^\.venv/bin/python (\S+)\.py (--total-timesteps .*?) *#", text, re.MULTILINE)
+    runs = run_in_turn(tmp_path, {script.replace("/", " "): (script, *words.split()) for script, words in lines})
+    clip, klip, other = (run.result["params_sha256"] for run in runs.values())
+    assert clip == klip != other
+
+
+def test_the_moving_picture():
+    """Each frame of the update, the last one held."""
+    path = ROOT / "docs" / "update.gif"
+    assert path.stat().st_size < 1_500_000
+    with Image.open(path) as film:
+        assert (film.n_frames, film.width) == (31, 800)
+        durations = []
+        for frame in range(film.n_frames):
+            film.seek(frame)
+            durations.append(film.info["duration"])
+    assert durations[-1] == 2000 and max(durations[:-1]) < 200

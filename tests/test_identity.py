@@ -6,7 +6,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from helpers import SHORT, SURROGATES, THREE, run_all, run_in_turn
+from helpers import SHORT, SURROGATES, THREE, run_all, run_in_turn, without_torchs_warnings
 
 HOPPER = (*SHORT, "--total-timesteps", "2048")
 FOUR_ENVS = ("--num-envs", "4", "--num-steps", "64")
@@ -58,7 +58,7 @@ def test_the_forms_were_put_to_the_test(runs, case):
     """The identity is empty unless samples were killed, and easier unless episodes ended and compilation worked."""
     for form in CASES[case][1]:
         run = runs[f"{form} {case}"]
-        assert run.stderr == ""
+        assert without_torchs_warnings(run.stderr) == []
         assert run.result["args"]["compile"] == ("compiled" in case)
         assert np.mean(run.values("partition/kill")) > 0.01
         assert max(run.values("beta/p99") + [-beta for beta in run.values("beta/p01")]) > 0
