@@ -29,8 +29,9 @@ def surrogate(
     """Per-sample objective, to be maximised. All tensors (N,). It has no ε."""
     log_ratio = new_logprob - old_logprob
     ratio = log_ratio.exp()
-    kept_pos = (k_pos - 1) * log_ratio + lam_pos * (1 - ratio)  # log φ(w) / w, where Â ≥ 0
-    kept_neg = (k_neg - 1) * log_ratio + lam_neg * (1 - ratio)  # and where Â < 0
+    # log φ(w)/w, where Â ≥ 0 and where Â < 0: of φ - w nothing would be left of φ where w is large.
+    kept_pos = (k_pos - 1) * log_ratio + lam_pos * (1 - ratio)
+    kept_neg = (k_neg - 1) * log_ratio + lam_neg * (1 - ratio)
     kept = torch.where(advantages >= 0, kept_pos, kept_neg).exp()
     beta = (-(1 - kept) * ratio * advantages).detach()
     kl = old_logprob - new_logprob

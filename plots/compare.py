@@ -205,7 +205,7 @@ def first_name(variant):
     return variant.partition(" = ")[0]
 
 
-def named(variants, name):
+def called(variants, name):
     """The variant of that name, of those that are there, also where it is merged with its other forms; else None."""
     return next((variant for variant in variants if first_name(variant) == name), None)
 

@@ -10,7 +10,8 @@ from style import STYLES, finish, handles, panel_each, panels, style
 
 MANY_SEEDS = 8  # more are drawn as a band
 MANY_VARIANTS = 6  # more could not be told apart in one panel
-MODES = {}  # of a task with two modes of seeds the return that parts them; the seeds above it are drawn as lines
+# Of a task with two modes of seeds the return that parts them: the seeds above are drawn as lines. The study fills it.
+MODES = {}
 SMOOTHED = "rolling mean over a fiftieth of the run"
 CROSS = "; a cross at the foot: a seed diverged there"
 NOTE = {"fontsize": 9, "color": "0.25"}
@@ -109,6 +110,12 @@ def draw_mean(ax, table, variant):
     ax.plot(table.index, table.mean(axis=1), **style(variant), markevery=marks(variant, len(table)))
 
 
+def draw_means(ax, runs, curves, task, column):
+    """Draws the mean over the seeds of each variant on a task, of a column of the curves."""
+    for variant, cell in runs[runs["env_id"] == task].groupby("variant", observed=True):
+        draw_mean(ax, wide(cell, curves, column), variant)
+
+
 def draw_seeds(ax, table, color):
     """Draws every seed as a thin line."""
     ax.plot(table.index, table, color=color, zorder=2, linewidth=0.6, alpha=0.7)
@@ -121,16 +128,16 @@ def draw_spread(ax, table, cell, band=True):
     on a task of MODES those in the upper one are lines. A cross at the foot marks where a seed diverged.
     """
     color = style(cell["variant"].iloc[0])["color"]
-    shown = cell["seed"]
+    as_lines = cell["seed"]
     if len(cell) > MANY_SEEDS:
         low, high = table.quantile(0.25, axis=1), table.quantile(0.75, axis=1)
-        shown = cell["seed"][cell["final_return"] > cell["env_id"].astype(str).map(MODES)]
+        as_lines = cell["seed"][cell["final_return"] > cell["env_id"].astype(str).map(MODES)]
     else:
         mean, std = table.mean(axis=1), table.std(axis=1, ddof=0)
         low, high = mean - std, mean + std
     if band or len(cell) > MANY_SEEDS:
         ax.fill_between(table.index, low, high, color=color, alpha=0.2, linewidth=0, zorder=1)
-    draw_seeds(ax, table[table.columns.intersection(shown)], color)
+    draw_seeds(ax, table[table.columns.intersection(as_lines)], color)
     for seed in table.columns.intersection(cell["seed"][cell["diverged"]]):
         cross = {"color": color, "markersize": 7, "markeredgecolor": "black", "zorder": 4}
         ax.plot(table[seed].last_valid_index(), 0.06, "X", transform=ax.get_xaxis_transform(), **cross)
@@ -324,7 +331,7 @@ def small_multiples(runs, curves, which, baseline="clip"):
     """A row a variant, a column a task, and the baseline in each panel."""
     column, label, scale = MULTIPLES[which]
     tasks = present(runs["env_id"])
-    baseline = compare.named(present(runs["variant"]), baseline)
+    baseline = compare.called(present(runs["variant"]), baseline)
     variants = [variant for variant in present(runs["variant"]) if variant != baseline]
     figure, axes = panels(len(variants), len(tasks), 1.1, sharex="col", sharey="col")
     for place, task in enumerate(tasks):
@@ -349,8 +356,7 @@ def small_multiples(runs, curves, which, baseline="clip"):
     figure.supylabel(label, fontsize=10)
     counts = runs.groupby(["env_id", "variant"], observed=True).size()
     seeds = plural(counts.min(), counts.max())
-    beside = "Light blue: clip, other colours: the variant" if baseline == "clip" else f"Wide: {baseline}"
-    caption = f"{beside}; thick: mean over {seeds} ({SMOOTHED}), thin: each seed"
+    caption = f"Widest: {baseline}, over it the variant; thick: mean over {seeds} ({SMOOTHED}), thin: each seed"
     if counts.max() > MANY_SEEDS:
         caption += ", of more than eight the band of the middle half"
     return finish(figure, caption + (CROSS if runs["diverged"].any() else "") + ".")
@@ -415,8 +421,7 @@ def kl(runs, curves):
     runs = shown(runs)
     figure, axes, blank = panel_each(present(runs["env_id"]), 2.3)
     for task, ax in axes.items():
-        for variant, cell in runs[runs["env_id"] == task].groupby("variant", observed=True):
-            draw_mean(ax, wide(cell, curves, "approx_kl"), variant)
+        draw_means(ax, runs, curves, task, "approx_kl")
         ax.set_yscale("log")
         ax.set_title(title(runs, task))
         if ax.get_subplotspec().is_first_col():
@@ -436,8 +441,7 @@ def partition(runs, curves):
     figure, axes = panels(len(tasks), len(outside), 1.55, sharey=True)
     for row, task in zip(axes, tasks, strict=True):
         for ax, (name, label) in zip(row, outside.items(), strict=True):
-            for variant, cell in runs[runs["env_id"] == task].groupby("variant", observed=True):
-                draw_mean(ax, wide(cell, curves, name), variant)
+            draw_means(ax, runs, curves, task, name)
             ax.set_ylabel(f"share in {label}")
             ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
             steps_axis(ax, task == tasks[-1])

@@ -211,7 +211,7 @@ def aggregate_table(found, baseline="clip"):
 
 def aggregates_of(runs, baseline="clip", reference=None):
     """{variant: Aggregate} of runs; without a reference none has a score."""
-    baseline = compare.named(compare.present(runs["variant"]), baseline)
+    baseline = compare.called(compare.present(runs["variant"]), baseline)
     if reference:
         return estimates.aggregates(compare.scores(runs, reference), baseline)
     found = estimates.aggregates(compare.ranks(runs), baseline)

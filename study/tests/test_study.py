@@ -140,11 +140,14 @@ def test_what_a_protocol_lacks(tmp_path):
     command = [sys.executable, STUDY / "missing.py", folder, "--runs", runs]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode and "no plan.csv" in done.stderr
-    (folder / "plan.csv").write_text("run,command\na,ppo_a.py --seed 1\nb,ppo_b.py\nc,ppo_c.py\nd,betas/d.py\n")
+    plan = "run,env_id,seed,command\na,A,1,ppo_a.py --seed 1\nb,A,1,ppo_b.py\nc,A,1,ppo_c.py\nd,A,2,betas/d.py\n"
+    (folder / "plan.csv").write_text(plan)
     (folder / "runs.csv").write_text("run\nb\n")
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = [line.split(maxsplit=1)[1] for line in done.stdout.splitlines()]
     assert lines == ["ppo_a.py --seed 1 --run-name a", "betas/d.py --run-name d"]
+    done = subprocess.run([*command, "--blocks", "1"], capture_output=True, text=True, check=True)
+    assert [line.split(maxsplit=1)[1] for line in done.stdout.splitlines()] == lines[:1]
 
 
 def changed_args(rows, **changes):
