@@ -70,7 +70,7 @@ function fill(select, choices, chosen) {
 const update = data.update;
 const advantages = unpack(update.advantages);
 const SETS = ["in", "kill", "pass"];
-const FATES = ["in I_in, inside the band", "in I_kill, which the clip silences", "in I_pass, outside the band, let through"];
+const FATES = ["in I_in, inside the band", "in I_kill, which the clip switches off", "in I_pass, outside the band, let through"];
 const WIDTH = update.half_width;
 const clamp = (logRatio) => Math.min(Math.max(logRatio, -WIDTH), WIDTH); // what lies beyond is drawn at the edge
 const logRatios = Object.fromEntries(

@@ -54,7 +54,7 @@ LARGEST_BETA = 3.0  # of the colours
 POINTS = 120  # of a learning curve
 QUANTITIES = {
     "episodic_return": "episodic return",
-    "kill": "share silenced by the clip (I_kill)",
+    "kill": "share switched off by the clip (I_kill)",
     "pass": "share outside, let through (I_pass)",
 }
 SMALLEST_INT16 = -(2**15)  # stands for NaN
@@ -107,11 +107,11 @@ def partition(ratio, advantages, clip_coef):
 
 
 def sample_to_follow(advantages, clip_ratio, free_ratio, clip_coef):
-    """The number of a sample that tells the story: better than expected, silenced by the clip at the end of the update,
+    """The number of a sample that tells the story: better than expected, switched off by the clip at the end of the update,
     and in the same set without a trust region. Of those it is the one that goes there as far as the median."""
-    silenced = partition(clip_ratio, advantages, clip_coef) == 1
+    switched_off = partition(clip_ratio, advantages, clip_coef) == 1
     gone = partition(free_ratio, advantages, clip_coef) == 1
-    examples = np.flatnonzero((advantages > 1) & silenced & gone)
+    examples = np.flatnonzero((advantages > 1) & switched_off & gone)
     if len(examples) == 0:
         return 0
     farther = examples[np.argsort(free_ratio[examples])]

@@ -305,7 +305,7 @@ def confirmation_kl(runs, curves, choice):
         row[0].yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
     caption = (
         "KL of an iteration's last epoch, and shares of all samples of an iteration's minibatches: inside the band "
-        "1 ± 0.2 (in), outside where the clip with ε = 0.2 would silence the sample (kill), and outside where it would "
+        "1 ± 0.2 (in), outside where the clip with ε = 0.2 would switch the sample off (kill), outside where it would "
         f"not (pass), by this rule for all. Mean over seeds 20 to 34 ({figures.SMOOTHED})."
     )
     entries = [Line2D([], [], label=setting, **style(setting.split()[0])) for setting in settings]

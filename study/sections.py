@@ -40,7 +40,7 @@ HOW_TO_READ = {
         "is another: the closed form, from the rollout's policy to the one after the last epoch (`kl/final`).",
     ),
     "kill_peak": (
-        "Largest share that the clip silences",
+        "Largest share that the clip switches off",
         "The share of I_kill under the clip, averaged over the five seeds of the protocol: its largest value over the "
         "iterations, beside the largest in the data of the paper's site.",
     ),

@@ -161,14 +161,14 @@ def test_an_update_is_played(published, visit):
         shown = drawn(tab, f"cloud-{side}", "data[0].customdata.map(([ratio]) => ratio)")
         assert np.allclose(np.log(shown), log_ratio, atol=1e-3)
         ratio, advantages = np.exp(log_ratio), record["advantages"]
-        silenced = ((ratio > 1.2) & (advantages > 0)) | ((ratio < 0.8) & (advantages < 0))
+        switched_off = ((ratio > 1.2) & (advantages > 0)) | ((ratio < 0.8) & (advantages < 0))
         text = tab.locator(f"#shares-{side}").text_content()
         assert f"I_in {100 * (np.abs(ratio - 1) <= 0.2).mean():.1f} %" in text
-        assert f"I_kill {100 * silenced.mean():.1f} %" in text
-    # The sample that is followed: silenced by the clip, far away without it.
+        assert f"I_kill {100 * switched_off.mean():.1f} %" in text
+    # The sample that is followed: switched off by the clip, far away without it.
     number = int(tab.locator("#sample").input_value()) - 1
     ratio = np.exp(record["log_ratio_clip"][9].astype(float)[number])
-    assert f"w = {ratio:.2f}, in I_kill, which the clip silences" in tab.locator("#sample-left").text_content()
+    assert f"w = {ratio:.2f}, in I_kill, which the clip switches off" in tab.locator("#sample-left").text_content()
     assert drawn(tab, "cloud-right", "data[1].x.length") == 10
     tab.locator("#right").select_option("spo")
     assert tab.locator("#title-right").text_content() == "spo"
