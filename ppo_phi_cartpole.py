@@ -304,7 +304,8 @@ def compile_update(cuda):
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     header = Path(sysconfig.get_path("include"), "Python.h")
     if not shutil.which(compiler) or not header.is_file():
-        print(f"--compile is off: it needs a C++ compiler ({compiler}) and {header}", file=sys.stderr)
+        remedy = "on Debian and Ubuntu: apt-get install g++ python3-dev"
+        print(f"--compile is off: it needs a C++ compiler ({compiler}) and {header}; {remedy}", file=sys.stderr)
         return update
     torch._dynamo.reset()  # without it, a second train() in one process would use the first one's surrogate
     torch._dynamo.config.trace_autograd_ops = True  # lets torch.autograd.grad be part of the graph

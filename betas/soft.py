@@ -36,7 +36,7 @@ def gate(ratio, advantages, clip_coef, shape, width):
     it, on both sides, the weight of clip(w) Â in the log-sum-exp minimum of w Â and clip(w) Â, whose temperature is
     width |Â|.
     """
-    # How far w lies beyond the edge at which PPO-Clip switches this sign of Â off, in widths; negative before that edge.
+    # How far w lies beyond the edge at which PPO-Clip switches this sign of Â off, in widths; negative before it.
     distance = (torch.sign(advantages) * (ratio - 1) - clip_coef) / width
     if shape == "ramp":
         return distance.clamp(0, 1)

@@ -107,8 +107,8 @@ def partition(ratio, advantages, clip_coef):
 
 
 def sample_to_follow(advantages, clip_ratio, free_ratio, clip_coef):
-    """The number of a sample that tells the story: better than expected, switched off by the clip at the end of the update,
-    and in the same set without a trust region. Of those it is the one that goes there as far as the median."""
+    """The number of a sample that tells the story: better than expected, switched off by the clip at the end of the
+    update, and in the same set without a trust region. Of those it is the one that goes there as far as the median."""
     switched_off = partition(clip_ratio, advantages, clip_coef) == 1
     gone = partition(free_ratio, advantages, clip_coef) == 1
     examples = np.flatnonzero((advantages > 1) & switched_off & gone)
