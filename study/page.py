@@ -437,7 +437,7 @@ def page(runs, curves, is_study=False):
         "update": recorded_update(HERE / "updates.npz"),
         "coefficients": coefficients(*surrogates()),
         "quantities": QUANTITIES,
-        "tasks": in_order(runs["env_id"], paper.TASKS),
+        "tasks": in_order([*paper.TASKS, *runs["env_id"]], paper.TASKS),
         "methods": in_order([*paper.MAIN, *runs["variant"]], paper.MAIN),
         "main": paper.MAIN,
         "looks": looks([*paper.MAIN, *runs["variant"]]),
