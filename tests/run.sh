@@ -8,8 +8,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [[ ${1:-} == --newest ]]; then
     shift
     venv=.venv-newest
-    install requirements.txt tests/requirements.txt
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade torch mujoco
+    mkdir -p "$venv"
+    # Not the pinned ones first: MuJoCo 4 cannot be installed over MuJoCo 3.
+    { echo torch && echo mujoco && grep -hvE '^(torch|mujoco|-r)' requirements.txt tests/requirements.txt; } > "$venv/newest.txt"
+    install "$venv/newest.txt"
 else
     install requirements.txt tests/requirements.txt
 fi
