@@ -173,6 +173,12 @@ def design_axis(shown=None):
     return figure
 
 
+def of_trained(methods):
+    """The clip and, of the methods that were trained, those that are files of betas/; None without any."""
+    shown = surrogates_of(["clip", *(name for name in methods if (BETAS / f"{name}.py").exists())])
+    return design_axis(shown) if len(shown) > 1 else None
+
+
 def main(names: tyro.conf.Positional[tuple[str, ...]], out: Path = Path("runs/design_axis.png")):
     """Draws the clip and files of betas/ beside it.
 

@@ -88,7 +88,7 @@ def pictures(runs, curves, reference, baseline):
     yield "kl", partial(figures.kl, runs, curves)
     yield "partition", partial(figures.partition, runs, curves)
     yield "theory", theory.theory_sheet
-    yield "design_axis", design_axis.design_axis
+    yield "design_axis", partial(design_axis.of_trained, compare.present(runs["method"]))
 
 
 def draw(rows, curves, left_out, args, out):

@@ -354,10 +354,11 @@ def test_files_of_betas_that_cannot_be_used_stop_no_other_variant(copy_with_beta
     assert code == 1 and "1 runs: 1 failed" in output and "betas/spo.py: Unusable: it has no surrogate" in output
 
 
-def test_what_a_file_of_betas_prints_is_no_run(copy_with_betas):
+def test_what_a_file_of_betas_or_a_task_prints_is_no_run(copy_with_betas):
     copy = copy_with_betas
     (copy.folder / "betas" / "talks.py").write_text(SPO + "print('hello\\tto all')\n", encoding="utf-8")
-    code, output = copy.call(*PAIR, "--variants", "talks")
+    code, output = copy.call(*PAIR, "--variants", "talks", TALKS="1")
+    assert "hello from a library" in output
     assert code == 0 and "1 runs to train" in output and "1 runs: 1 done" in output, output
     assert "talks.py prints: hello\tto all" in output
     assert [path.stem for path in copy.runs.glob("logs/*")] == [f"{GATED}__talks__0"]

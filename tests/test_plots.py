@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import collect
 import compare
+import design_axis
 import estimates
 import figures
 import make
@@ -111,8 +112,8 @@ def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-# aggregate needs a variant with several seeds beside the baseline.
-PICTURES = ["learning_curves", "final_returns", "identity", "kl", "partition", "theory", "design_axis"]
+# aggregate needs a variant with several seeds beside the baseline, design_axis one that is a file of betas/.
+PICTURES = ["learning_curves", "final_returns", "identity", "kl", "partition", "theory"]
 
 
 def test_every_picture_and_table_is_there_and_opens(made):
@@ -357,6 +358,13 @@ def test_many_variants_have_a_panel_each():
     assert len(figures.learning_curves(runs, curves).axes) == 7
     few = runs[runs["variant"].isin(["clip", "mine1"])]
     assert len(figures.learning_curves(few, curves).axes) == 1
+
+
+def test_the_design_axis_shows_what_was_trained():
+    assert design_axis.of_trained(["clip", "klip", "mine"]) is None
+    drawn = design_axis.of_trained(["clip", "spo"])
+    names = [ax.get_title(loc="left").strip() for ax in drawn.axes]
+    assert [name for name in names if name] == ["clip", "spo"]
 
 
 def test_a_name_is_written_as_it_is(copied):
