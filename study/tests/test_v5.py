@@ -51,18 +51,27 @@ def test_the_data_are_whole_blocks_of_one_machine():
         assert forms["params_sha256"].nunique() == 1
 
 
-@pytest.fixture
-def trained(tmp_path):
-    """A folder with a plan of three short runs, two blocks, of which all but the last were trained; and their runs."""
+NAMES = {"a": ("ppo_clip_cartpole", "7"), "b": ("betas/bpo", "7"), "c": ("ppo_clip_cartpole", "8")}
+
+
+@pytest.fixture(scope="module")
+def runs_of_two_blocks(tmp_path_factory):
+    """A folder with the runs of NAMES."""
+    folder = tmp_path_factory.mktemp("trained")
     arguments = {seed: ("--env-id", "CartPole-v1", "--seed", seed, "--total-timesteps", "512") for seed in ("7", "8")}
-    names = {"a": ("ppo_clip_cartpole", "7"), "b": ("betas/bpo", "7"), "c": ("ppo_clip_cartpole", "8")}
-    commands = {name: (script, *arguments[seed], "--run-name", name) for name, (script, seed) in names.items()}
-    runs = tmp_path / "runs"
-    for name, run in run_in_turn(tmp_path, commands).items():
-        shutil.copytree(run.folder, runs / name)
+    commands = {name: (script, *arguments[seed], "--run-name", name) for name, (script, seed) in NAMES.items()}
+    for name, run in run_in_turn(folder, commands).items():
+        shutil.copytree(run.folder, folder / "runs" / name)
+    return folder / "runs"
+
+
+@pytest.fixture
+def trained(runs_of_two_blocks, tmp_path):
+    """A folder with a plan of two blocks, of which one run, d, was not trained; and their runs."""
+    runs = shutil.copytree(runs_of_two_blocks, tmp_path / "runs")
     folder = tmp_path / "protocol"
     folder.mkdir()
-    plan = [(name, "CartPole-v1", seed, name, f"{script}.py --seed {seed}") for name, (script, seed) in names.items()]
+    plan = [(name, "CartPole-v1", seed, name, f"{script}.py --seed {seed}") for name, (script, seed) in NAMES.items()]
     plan.append(("d", "CartPole-v1", "8", "d", "betas/bpo.py --seed 8"))
     pd.DataFrame(plan, columns=["run", "env_id", "seed", "setting", "command"]).to_csv(folder / "plan.csv", index=False)
     return folder, runs
