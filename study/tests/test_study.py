@@ -354,3 +354,11 @@ def test_settings_of_stage_1_over_their_kl():
     assert sections.beside_clip_line(of_task, "ano") == "+20"  # 165 - 145
     assert "spo" not in of_task
     assert sections.lack_of_fit(over_kl) == {"Ant-v4": "p = 1"}
+
+
+def test_what_was_trained_elsewhere_ended_with_equal_bytes():
+    """Each run with klip's function has that with the trainer's own loss beside it, and its hash."""
+    rows = pd.read_csv(STUDY / "elsewhere.csv")
+    pairs = rows.pivot(index=["trainer", "env_id", "total_timesteps", "seed"], columns="loss", values="params_sha256")
+    assert len(pairs) and pairs[["own", "klip"]].notna().all(axis=None)
+    assert (pairs["own"] == pairs["klip"]).all()
