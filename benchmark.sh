@@ -297,5 +297,6 @@ case "${PYTHON:-}" in [!/]*/*) export PYTHON=$PWD/$PYTHON ;; esac
 called=$0
 self=$(realpath -- "${BASH_SOURCE[0]}") # it may have been called by a link
 CDPATH="" cd -- "$(dirname -- "$self")"
+# shellcheck disable=SC1091 # it is followed with --external-sources
 . tools/install.sh # install, die
 if [ "${1:-}" = --run ]; then run_one "${@:2}"; else main "$@"; fi

@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# shellcheck disable=SC1091 # it is followed with --external-sources
 . tools/install.sh
 if [[ ${1:-} == --newest ]]; then
     shift
