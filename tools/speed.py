@@ -1,12 +1,18 @@
-"""Time per step of our scripts, of Stable-Baselines3's PPO and of the bare environment, in turn on this machine.
+"""Time per step of our scripts, of other PPOs and of the bare environment, in turn on this machine.
 
 Each is a process of its own with one thread, run at two lengths: the slope is the time of a step, the rest is the
-start (imports, compilation). SB3's PPO gets the same networks, rollouts, minibatches and epochs, and normalised
-observations and rewards; the rest are its defaults.
+start (imports, compilation). Stable-Baselines3's PPO and that of rl-tools get the same networks, rollouts, minibatches
+and epochs, and normalised observations, the former normalised rewards, too; the rest are their defaults.
 Run it while nothing else runs; the medians over the rounds come last:
 
     .venv/bin/pip install stable-baselines3==2.9.2
     .venv/bin/python tools/speed.py --env-id HalfCheetah-v4
+
+With --rl-tools that is timed, too: PPO in C++, through its Python interface. It does not scale rewards, does not anneal
+the learning rate, and does not bootstrap at a time limit. With --csv the figures go into a file:
+
+    .venv/bin/pip install "rltools[mkl]==2.2.1"
+    .venv/bin/python tools/speed.py --rl-tools --csv study/data/speed.csv
 
 Two checkouts are compared in pairs: the last column is the time of a step over that of the first script in the same
 round, which a machine that becomes slower or faster meanwhile changes least.
@@ -18,6 +24,8 @@ A script of another project, such as CleanRL's ppo_continuous_action.py, is time
     .venv/bin/python tools/speed.py --scripts ppo_clip_continuous.py "/its/bin/python /its/ppo_continuous_action.py"
 """
 
+import contextlib
+import csv
 import os
 import shlex
 import statistics
@@ -26,6 +34,8 @@ import tempfile
 import time
 import warnings
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -33,6 +43,8 @@ import tyro
 
 BARE = "bare environment"
 SB3 = "SB3 PPO"
+RL_TOOLS = "rl-tools PPO"
+PACKAGES = ("torch", "gymnasium", "mujoco", "numpy", "stable-baselines3", "rltools")
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -43,11 +55,13 @@ class Args:
         "ppo_clip_continuous.py",
     )  # paths of ours to time, or commands with CleanRL's arguments
     sb3: bool = True  # time Stable-Baselines3, too
+    rl_tools: bool = False  # time rl-tools, too
     short: int = 51_200  # steps of the shorter run
     long: int = 204_800  # steps of the longer run
     repeats: int = 3  # how many times to go round
     cold: bool = False  # compile with an empty cache, as in the first run on a machine
-    only: Literal["sb3", "bare"] | None = None  # do this one in this process (what the benchmark itself calls)
+    csv: Path | None = None  # append the figures of every round to this file
+    only: Literal["sb3", "rl_tools", "bare"] | None = None  # do this one in this process
 
 
 def bare(args):
@@ -86,12 +100,43 @@ def sb3(args):
     model.learn(args.long)
 
 
+def rl_tools(args):
+    """rl-tools' PPO with the protocol of our scripts, as far as it has one. It compiles at the first use."""
+    import gymnasium as gym
+    from rltools import PPO
+
+    def make_env():
+        return gym.wrappers.RescaleAction(gym.make(args.env_id), -1.0, 1.0)
+
+    warnings.filterwarnings("ignore", message=".*out of date")
+    networks = {f"{which}_ACTIVATION_FUNCTION": "TANH" for which in ("ACTOR", "CRITIC")}  # 64-64, its default
+    policy = {"INITIAL_ACTION_STD": 1.0, "ACTION_ENTROPY_COEFFICIENT": 0.0}
+    adam = {"OPTIMIZER_ALPHA": 3e-4, "OPTIMIZER_EPSILON": 1e-5}
+    ppo = PPO(
+        make_env,
+        N_ENVIRONMENTS=1,
+        ON_POLICY_RUNNER_STEPS_PER_ENV=2048,
+        BATCH_SIZE=64,
+        N_EPOCHS=10,
+        NORMALIZE_OBSERVATIONS=True,
+        TOTAL_STEP_LIMIT=1_000_000_000,  # compiled in, so that of all lengths
+        enable_evaluation=False,
+        interface_name="speed",
+        **networks,
+        **policy,
+        **adam,
+    )
+    state = ppo.State(0)
+    for _ in range(args.long // 2048):
+        state.step()
+
+
 def timed(command, folder, variables):
     """Runs a command; returns its wall time in seconds and its peak memory in MB."""
     start = time.perf_counter()
     files = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_RDWR, 0) for stream in (0, 1)]
-    os.chdir(folder)
-    pid = os.posix_spawn(command[0], command, os.environ | variables, file_actions=files)
+    with contextlib.chdir(folder):
+        pid = os.posix_spawn(command[0], command, os.environ | variables, file_actions=files)
     _, status, usage = os.wait4(pid, 0)
     if status:
         sys.exit(f"error: {' '.join(command)} failed")
@@ -112,6 +157,8 @@ def jobs_of(args):
     jobs = {BARE: ([*own, "--only", "bare"], "--long")}
     if args.sb3:
         jobs[SB3] = ([*own, "--only", "sb3"], "--long")
+    if args.rl_tools:
+        jobs[RL_TOOLS] = ([*own, "--only", "rl_tools"], "--long")
     for script in args.scripts:
         is_script = Path(script).is_file()
         command = [sys.executable, str(Path(script).resolve())] if is_script else shlex.split(script)
@@ -121,7 +168,8 @@ def jobs_of(args):
                 file=sys.stderr,
             )
             sys.exit(2)
-        jobs[script] = ([*command, "--env-id", args.env_id], "--total-timesteps")
+        label = script if is_script else Path(command[1]).name
+        jobs[label] = ([*command, "--env-id", args.env_id], "--total-timesteps")
     return jobs
 
 
@@ -148,6 +196,31 @@ def show(env_id, figures, ratios):
         print(f"{label:{width}}", *(f"{cell:>8}" for cell in cells), flush=True)
 
 
+def versions():
+    """What is installed of PACKAGES: "torch=2.13.0 gymnasium=1.4.0"."""
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package}={version(package)}")
+        except PackageNotFoundError:
+            continue
+    return " ".join(found)
+
+
+def write(path, env_id, number, figures):
+    """Append a row a job of a round to a CSV file, which is made if it is not there."""
+    import machine  # it imports torch, with which rl-tools refuses to run
+
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow(["date", "processor", "versions", "env_id", "round", "program", *Figures._fields])
+        common = [f"{datetime.now(UTC):%Y-%m-%d}", machine.processor(), versions(), env_id, number]
+        for label, (start, step, memory) in figures.items():
+            writer.writerow([*common, label, f"{start:.1f}", f"{step:.1f}", f"{memory:.0f}"])
+
+
 def main(args):
     """Time all jobs in turn, as many rounds as asked for, and print a table a round and the medians."""
     jobs = jobs_of(args)
@@ -157,11 +230,13 @@ def main(args):
             with tempfile.TemporaryDirectory() as folder:
                 timed([*command, flag, "4096"], folder, THREADS)
     rounds, ratios = [], []
-    for _ in range(args.repeats):
+    for number in range(args.repeats):
         figures = {label: measure(args, command, flag) for label, (command, flag) in jobs.items()}
         rounds.append(figures)
         ratios.append({label: taken.step / figures[first].step for label, taken in figures.items()})
         show(args.env_id, figures, ratios[-1])
+        if args.csv:
+            write(args.csv, args.env_id, number, figures)
     print(f"medians of {args.repeats}")
     medians = {}
     for label in jobs:
@@ -173,4 +248,4 @@ def main(args):
 
 if __name__ == "__main__":
     arguments = tyro.cli(Args)
-    {None: main, "sb3": sb3, "bare": bare}[arguments.only](arguments)
+    {None: main, "sb3": sb3, "rl_tools": rl_tools, "bare": bare}[arguments.only](arguments)
