@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains every variant on every task with every seed, on this machine or on a Slurm cluster, and compares the results.
-# ./benchmark.sh --help and docs/sweep.md say how. Any bash from 3.2 (macOS) on will do.
+# ./benchmark.sh --help and docs/run.md say how. Any bash from 3.2 (macOS) on will do.
 [ -n "${BASH_VERSION:-}" ] || { echo "error: run it with bash, as ./benchmark.sh" >&2; exit 2; }
 set -euf -o pipefail
 

@@ -5,7 +5,7 @@ import numpy as np
 import tables
 import theory
 from compare import present
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from style import STYLES, finish, handles, panel_each, panels, style
 
 MANY_SEEDS = 8  # more are drawn as a band
@@ -172,7 +172,7 @@ def learning_curves(runs, curves, baseline="clip"):
     """A panel a task: the mean over seeds, and how they vary; of many variants a panel for each."""
     runs = shown(runs)
     if len(present(runs["variant"])) > MANY_VARIANTS:
-        return small_multiples(runs, curves, "learning_curves", baseline)
+        return small_multiples(runs, curves, baseline)
     tasks = present(runs["env_id"])
     figure, axes, blank = panel_each(tasks, 2.3)
     for task, ax in axes.items():
@@ -289,26 +289,22 @@ def aggregate(runs, baseline="clip", reference=None):
     return finish(figure, caption)
 
 
-def limits(values, scale):
+def limits(values):
     """The ends of an axis for these values: a run that is about to diverge would set the scale, so the outermost are
     left out; None without any."""
     values = values[np.isfinite(values)]
-    values = values[values > 0] if scale == "log" else values
     if not len(values):
         return None
-    low, high = np.percentile(values, (0 if scale == "log" else 0.5, 99.5))
-    if scale == "log":
-        room = (high / low) ** 0.1
-        return low / room, high * room
+    low, high = np.percentile(values, (0.5, 99.5))
     room = 0.1 * (high - low)
     return low - room, high + room
 
 
-def draw_beside(ax, cell, baseline_cell, curves, column, variant, baseline):
-    """Draws a variant's curves on a task over the baseline's; returns all values drawn."""
+def draw_beside(ax, cell, baseline_cell, curves, variant, baseline):
+    """Draws a variant's returns on a task over the baseline's; returns all values drawn."""
     drawn = []
     for name, part in ((baseline, baseline_cell), (variant, cell)):
-        table = wide(part, curves, column, points=80)
+        table = wide(part, curves, "episodic_return", points=80)
         drawn.append(table.to_numpy().ravel())
         if len(table):
             draw_spread(ax, table, part, band=False)
@@ -320,16 +316,8 @@ def draw_beside(ax, cell, baseline_cell, curves, column, variant, baseline):
     return np.concatenate(drawn)
 
 
-# Of small_multiples: the column of the curves, its name, its scale.
-MULTIPLES = {
-    "learning_curves": ("episodic_return", "episodic return", "linear"),
-    "kl": ("approx_kl", "approximate KL of an iteration's last epoch", "log"),
-}
-
-
-def small_multiples(runs, curves, which, baseline="clip"):
-    """A row a variant, a column a task, and the baseline in each panel."""
-    column, label, scale = MULTIPLES[which]
+def small_multiples(runs, curves, baseline="clip"):
+    """Episodic returns, a row a variant, a column a task, and the baseline in each panel."""
     tasks = present(runs["env_id"])
     baseline = compare.called(present(runs["variant"]), baseline)
     variants = [variant for variant in present(runs["variant"]) if variant != baseline]
@@ -340,7 +328,7 @@ def small_multiples(runs, curves, which, baseline="clip"):
         for ax, variant in zip(axes[:, place], variants, strict=True):
             cell = of_task[of_task["variant"] == variant]
             of_baseline = of_task[of_task["variant"] == baseline]
-            values.append(draw_beside(ax, cell, of_baseline, curves, column, variant, baseline))
+            values.append(draw_beside(ax, cell, of_baseline, curves, variant, baseline))
             text = remarks(runs, task, [variant])
             # A remark may be wider than its panel: at the right edge of the picture it goes to the left.
             x, side = (1, "right") if text and task == tasks[-1] else (0, "left")
@@ -348,12 +336,9 @@ def small_multiples(runs, curves, which, baseline="clip"):
             ax.set_title(" ", fontsize=9)  # the layout makes room for a line of any width
             steps_axis(ax, variant == variants[-1])
         top = axes[0, place]
-        top.set_yscale(scale)
-        if scale == "log":
-            top.yaxis.set_major_locator(LogLocator(numticks=4))
-        top.set_ylim(limits(np.concatenate(values), scale))
+        top.set_ylim(limits(np.concatenate(values)))
         top.set_title(f"{task}\n")
-    figure.supylabel(label, fontsize=10)
+    figure.supylabel("episodic return", fontsize=10)
     counts = runs.groupby(["env_id", "variant"], observed=True).size()
     seeds = plural(counts.min(), counts.max())
     caption = f"Widest: {baseline}, over it the variant; thick: mean over {seeds} ({SMOOTHED}), thin: each seed"

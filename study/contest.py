@@ -1,4 +1,4 @@
-"""Does any β_t beat the clip? The rule of stage 1 and the test of stages 2 and 3, as docs/betas.md has them.
+"""Does any β_t beat the clip? The rule of stage 1 and the test of stages 2 and 3, as docs/protocol.md has them.
 
 A setting is named as on the command line: a file of betas/ and those of its own arguments that depart from their
 defaults; `clip` is PPO-Clip with ε = 0.2, and `clip_eps` (0.3) the clip with another ε of the policy.

@@ -28,6 +28,7 @@ import figures
 import pandas as pd
 import paper
 import pictures
+import questions
 import sections
 import style
 import tables
@@ -37,7 +38,8 @@ import varied
 from PIL import Image
 
 THEORY = ("theory", "design_axis")  # pictures that show no data
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OF_STUDY = [HERE / "reproduction.md", HERE / "v5" / "README.md"]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *OF_STUDY]
 
 
 def load():
@@ -55,28 +57,23 @@ def drawings(runs, every_run, curves):
     own = paper.not_apart(every_run)
     own = own[~own["run"].str.startswith(paper.SCREENED)]
     points = varied.knob_points(runs, own)
-    of_knobs = points["knob"].isin(paper.KNOBS)
+    points = points[points["knob"].isin(paper.KNOBS)]
     over_kl = varied.settings(runs, own)
     over_kl = over_kl[over_kl["env_id"].isin(betas["env_id"])]
     first_stage = contest.first_stage(every_run)
     second_stage = contest.second_stage(every_run)
     choice = contest.chosen(contest.screening_scores(first_stage))
-    yield "overview", partial(pictures.overview, main, curves), main
     yield "learning_curves", partial(figures.learning_curves, main, curves), main
     yield "identity", partial(figures.identity, forms, curves), forms
     yield "partition", partial(pictures.partition, main, curves), main
-    yield "beta", partial(pictures.beta, main, curves), main
     yield "final_returns", partial(figures.final_returns, main, reference=paper.REFERENCE), main
     yield "aggregate", partial(figures.aggregate, main, reference=paper.REFERENCE), main
     yield "paper_curves", partial(pictures.paper_curves, main, curves), main
-    for which in figures.MULTIPLES:
-        yield f"betas_{which}", partial(figures.small_multiples, betas, curves, which), betas
     yield "betas_final_returns", partial(figures.final_returns, betas, reference=paper.REFERENCE), betas
     yield "betas_aggregate", partial(figures.aggregate, betas, reference=paper.REFERENCE), betas
-    yield "knobs", partial(varied.knobs, runs, points[of_knobs]), points[of_knobs]
-    yield "settings", partial(varied.knobs, runs, points[~of_knobs]), points[~of_knobs]
+    yield "arguments", partial(varied.knobs, runs, points), points
     yield "return_over_kl", partial(varied.return_over_kl, over_kl, curves), over_kl
-    yield "screening", partial(pictures.screening, first_stage, curves), first_stage
+    yield "chances", partial(pictures.chances, second_stage, choice), second_stage
     yield "confirmation", partial(pictures.confirmation, second_stage, choice), second_stage
     yield "confirmation_kl", partial(pictures.confirmation_kl, second_stage, curves, choice), second_stage
     yield "theory", theory.theory_sheet, runs.iloc[:0]
@@ -93,11 +90,25 @@ def filled(text, found):
     return re.sub(r"<!-- results: (\w+) -->.*?<!-- end -->", fill, text, flags=re.DOTALL)
 
 
+def v5():
+    """The runs of the v5 tasks so far, and how many there are to be."""
+    rows, _ = dataset.load(HERE / "v5")
+    return compare.typed(rows, questions.TASKS), len(pd.read_csv(HERE / "v5" / "plan.csv"))
+
+
+def anchor(heading):
+    """The fragment by which GitHub links to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 def documents(runs, every_run, curves):
     """The text of each document that the data fill in, by path."""
-    found = sections.sections(runs, every_run, curves)
+    found = sections.sections(runs, every_run, curves, pd.read_csv(HERE / "data" / "speed.csv"))
+    of_study = sections.returns_by_task(paper.main_runs(runs))
+    found |= questions.sections(*v5(), of_study)
     texts = {path: filled(path.read_text(encoding="utf-8"), found) for path in DOCUMENTS}
-    parts = ["# Tables\n\nWritten by `python study/make.py` from the data.\n"]
+    contents = [f"- [{heading}](#{anchor(heading)})" for heading, _ in sections.HOW_TO_READ.values()]
+    parts = ["# Tables\n\nWritten by `python study/make.py` from the data.\n", "\n".join(contents) + "\n"]
     parts += tables.documented(found, sections.HOW_TO_READ)
     return texts | {HERE / "tables.md": "\n".join(parts)}
 

@@ -13,6 +13,7 @@ TASKS = [
     *("HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Ant-v4", "Humanoid-v4", "CartPole-v1", "LunarLander-v3"),
     *("Reacher-v4", "Swimmer-v4"),
 ]
+DISCRETE = ["CartPole-v1", "LunarLander-v3"]
 MAIN = [*compare.FORMS, "kl_fixed", "kl_adaptive"]  # the variants of the paper
 BETAS = [
     *("clip_higher", "dual_clip", "rollback", "spo", "sapo", "cispo", "soft", "none", "ano", "dpo", "aband"),
@@ -24,7 +25,7 @@ KNOBS = ["--clip-coef", "--beta", "--kl-target"]  # the arguments that were swep
 BIMODAL = "HalfCheetah-v4"
 BREAKOUT = 3000  # lies in the gap between the two modes of the clip
 MODES = {BIMODAL: BREAKOUT}
-SCREENED = "stage1/"  # the folder of runs that, of all pictures, `screening` alone shows
+SCREENED = "stage1/"  # the folder of runs that no picture shows
 APART = ("stage2/", "stage3/")  # the folders of runs that stand in no comparison but that of contest.py
 
 TABLE = pd.read_csv(HERE / "paper_table.csv", comment="#", index_col="task")

@@ -13,6 +13,14 @@ import tables
 import varied
 from tables import DASH, TEST
 
+# The names of programs in speed.csv, and what the others are.
+OURS, SB3, BARE = "ppo_clip_continuous.py", "SB3 PPO", "bare environment"
+PROGRAMS = {
+    OURS: f"`{OURS}`",
+    SB3: "Stable-Baselines3's PPO",
+    "rl-tools PPO": "rl-tools' PPO, in C++",
+    "ppo_continuous_action.py": "CleanRL's `ppo_continuous_action.py`",
+}
 ENOUGH_TASKS = 4  # to say of a coefficient whether it beats the clip
 # Heading of each table in tables.md, and how to read it.
 HOW_TO_READ = {
@@ -54,12 +62,12 @@ HOW_TO_READ = {
         "Welch's tests after Holm's correction for all tests of the table.",
     ),
     "knobs": (
-        "Final return over each knob",
+        "Final return over ε, β and the KL target",
         "Mean ± standard deviation, and in brackets the seeds, of runs in which this argument alone differs from the "
         "default; of the default those with the same seeds.",
     ),
     "knobs_region": (
-        "How far the policy moves over each knob",
+        "How far the policy moves over ε, β and the KL target",
         "Median KL of an iteration and share outside the band of the same runs, whose band is that of their own ε.",
     ),
     "settings": (
@@ -85,21 +93,21 @@ HOW_TO_READ = {
     ),
     "screening": (
         "Does any β_t beat the clip? Stage 1",
-        "Mean final return of seeds 0 to 2, and the screening score by which the rule of docs/betas.md chooses.",
+        "Mean final return of seeds 0 to 2, and the screening score by which the rule of docs/protocol.md chooses.",
     ),
     "distance": (
-        "Does any β_t beat the clip? Shape or distance",
+        "Does any β_t beat the clip? Shape or step size",
         "Of each setting of stage 1 the mean final return minus what the clip returns at the same median KL of an "
         "iteration, interpolated between its values of ε; a dash where no two of them have that KL between them, and "
         "no row where that is so on every task. Below, p of the test that all settings are one parabola of log KL, "
         "after Holm's correction; `differs`: they are not.",
     ),
     "confirmation": (
-        "Does any β_t beat the clip? Stage 2, and the control of stage 3",
+        "Does any β_t beat the clip? Stages 2 and 3",
         "Final returns of seeds 20 to 34; and the probability that a run of one setting returns more than a run of "
-        "another, on each task and on all, with its interval of 97.5 %: see docs/betas.md. On a single task a "
-        "probability within 0.29 to 0.71 is not told from 0.5, even without a correction. p is that of a stratified "
-        "Wilcoxon test (van Elteren 1960), not corrected: it is to be below 0.025.",
+        "another, on each task and on all, with its interval of 97.5 %: see docs/protocol.md. On a single task a "
+        "probability within 0.29 to 0.71 does not differ significantly from 0.5, even without a correction. p is that "
+        "of a stratified Wilcoxon test (van Elteren 1960), not corrected: it is to be below 0.025.",
     ),
     "confirmation_region": (
         "Does any β_t beat the clip? How far these settings let the policy move",
@@ -121,7 +129,7 @@ HOW_TO_READ = {
     "cost": (
         "Cost",
         "Core-hours of all runs, of one thread each, and the median rate of those that are compared, start included; "
-        "a dash where only the contest of docs/betas.md has runs.",
+        "a dash where only the contest of docs/protocol.md has runs.",
     ),
 }
 
@@ -144,6 +152,23 @@ def short_return_table(runs):
             row += [ours.partition(" (")[0], tables.published(task, variant, paper.REFERENCE, count=False)]
         rows.append(row)
     return tables.markdown(rows)
+
+
+def returns_by_task(runs):
+    """{variant: {task: mean ± standard deviation of the final returns, as text}}."""
+    found = {}
+    for (variant, task), cell in runs.groupby(["variant", "env_id"], observed=True):
+        found.setdefault(variant, {})[task] = tables.mean_and_std(cell)
+    return found
+
+
+def newest_table(newest, of_pins):
+    """Final returns of the clip with newer packages, and, from returns_by_task, with those of the study."""
+    rows = [["task", "versions", "final return"]]
+    for task, cell in newest.groupby("env_id", observed=True):
+        rows.append([task, cell["versions"].iloc[0].replace("=", " "), tables.mean_and_std(cell)])
+        rows.append(["", "those of the study", of_pins["clip"][task]])
+    return tables.markdown(rows, labels=2)
 
 
 def peer_table(runs):
@@ -286,6 +311,17 @@ def beside_even(improvement):
     return "below 0.5" if high < 0.5 else "contains 0.5"
 
 
+def answer_table(choice, confirmed, over_control, control, beside_earlier):
+    """The probabilities of improvement of the finalists and of the control of contest.py, a row a setting."""
+    heads = ("the clip", "the clip with ε = 0.25", "the clip's seeds 0 to 4")
+    rows = [["setting", *(f"over {head}" for head in heads)]]
+    columns = [[*confirmed, control], over_control, beside_earlier]
+    for setting in [*choice.finalists, contest.CONTROL]:
+        found = [{each.setting: each.improvement for each in column}.get(setting) for column in columns]
+        rows.append([f"`{setting}`", *(tables.estimate(improvement, 3) for improvement in found)])
+    return tables.markdown(rows)
+
+
 def chances(comparisons):
     """The probability of improvement of each setting, in words."""
     *others, last = [f"{tables.estimate(each.improvement, 3)} for `{each.setting}`" for each in comparisons]
@@ -316,13 +352,14 @@ def contest_sections(every_run, curves):
         "confirmation_region": confirmation_region,
         "over_clip": chances(confirmed),
         "over_control": chances(over_control),
-        "control_over_clip": tables.estimate(control.improvement, 3),
+        "answer": answer_table(
+            choice, confirmed, over_control, control, contest.beside_earlier_clip(second, earlier, choice)
+        ),
         "transfer": transfer,
         "transfer_region": transfer_region,
         "transfer_chances": chances(transferred),
         "over_all_tasks": chances(contest.over_all_tasks(second, third, choice)),
         "with_earlier_clip": chances(contest.with_earlier_clip(second, earlier, choice)),
-        "over_earlier_clip": chances(contest.beside_earlier_clip(second, earlier, choice)),
         "earlier_beside_clip": tables.estimate(contest.earlier_beside_clip(second, earlier, choice).improvement, 3),
     }
 
@@ -342,31 +379,58 @@ def kl_numbers(runs, curves):
     return dict(zip(names, kls, strict=True))
 
 
-def coefficient_numbers(found):
-    """Of the coefficients that were trained on enough tasks, from {variant: Aggregate}: how many there are, which one
-    has the best probability of improvement over clip, and of how many the interval lies above 0.5."""
-    improvements = {
-        variant: aggregate.improvement
+def above_clip(found):
+    """Of how many coefficients that were trained on enough tasks, from {variant: Aggregate}, the interval of the
+    probability of improvement over clip lies above 0.5, as `0 of 12`."""
+    improvements = [
+        aggregate.improvement
         for variant, aggregate in found.items()
         if variant in paper.BETAS and aggregate.improvement and len(aggregate.tasks) >= ENOUGH_TASKS
+    ]
+    return f"{sum(low > 0.5 for _, low, _ in improvements)} of {len(improvements)}"
+
+
+def split_table(runs):
+    """The probability of improvement over the clip of the scalar penalties, on all tasks and on each family of them."""
+    discrete = runs["env_id"].isin(paper.DISCRETE)
+    families = {
+        "all seven": runs,
+        "the five of MuJoCo, with continuous actions": runs[~discrete],
+        " and ".join(paper.DISCRETE): runs[discrete],
     }
-    best = max(improvements, key=lambda variant: improvements[variant][0])
-    above = sum(low > 0.5 for _, low, _ in improvements.values())
-    return {
-        "best_coefficient": best,
-        "best_improvement": tables.estimate(improvements[best]),
-        "coefficients_above_clip": f"{above} of {len(improvements)}",
-    }
+    variants = ["kl_fixed", "kl_adaptive"]
+    rows = [["tasks", *variants]]
+    for name, of_family in families.items():
+        found = tables.aggregates_of(of_family, reference=paper.REFERENCE)
+        rows.append([name, *(tables.estimate(found[variant].improvement) for variant in variants)])
+    return tables.markdown(rows)
 
 
-def mean_numbers(runs):
-    """Each variant's mean final return on each task, named as mean_Ant_v4_kl_fixed."""
-    means = runs.groupby(["env_id", "variant"], observed=True)["final_return"].mean().dropna()
-    found = {(task, compare.first_name(variant)): tables.number(mean) for (task, variant), mean in means.items()}
-    return {f"mean_{task}_{variant}".replace("-", "_"): text for (task, variant), text in found.items()}
+def minutes_table(runs):
+    """How long the runs of the protocol took, a row a task."""
+    rows = [["task", "steps", "minutes (median)", "from", "to"]]
+    for task, of_task in runs.groupby("env_id", observed=True):
+        minutes = of_task["wall_time_s"] / 60
+        spread = (minutes.median(), minutes.min(), minutes.max())
+        rows.append([task, f"{of_task['steps'].iloc[0]:,}", *(tables.number(value, 1) for value in spread)])
+    return tables.markdown(rows)
 
 
-def sections(runs, every_run, curves):
+def speed_table(speed):
+    """Of each measurement in speed.csv, one machine on one day, a line that says which, and a table of medians."""
+    parts = []
+    for (task, processor, date, versions), of_machine in speed.groupby(["env_id", "processor", "date", "versions"]):
+        medians = of_machine.groupby("program")[["step", "memory"]].median().sort_values("step")
+        rows = [["program", "µs a step", "times as fast as Stable-Baselines3", "peak MB"]]
+        for program, (step, memory) in medians.drop(BARE).iterrows():
+            ratio = tables.number(medians["step"][SB3] / step, 1)
+            rows.append([PROGRAMS[program], tables.number(step), ratio, tables.number(memory)])
+        where = f"{task}, {processor}, {date}; {versions.replace('=', ' ')}. Medians of {of_machine['round'].nunique()}"
+        parts += [f"{where} rounds:", tables.markdown(rows)]
+    return "\n\n".join(parts)
+
+
+def sections(runs, every_run, curves, speed):
     """What the documents say of the results, by name, as Markdown: tables, and numbers to stand within a sentence."""
     main = compare.merged(paper.main_runs(runs))
     scalar = main[~main["variant"].isin(compare.FORMS[1:])]
@@ -409,6 +473,10 @@ def sections(runs, every_run, curves):
         "triples": f"{same.sum()} of {len(same)}",
         "differing": differing(beside_paper),
         "scalar_differing": differing(tables.tests_beside(scalar)),
+        "split": split_table(scalar),
+        "minutes": minutes_table(protocol),
+        "speed": speed_table(speed),
+        "memory": tables.number(speed["memory"][speed["program"] == OURS].max()),
         "grid_runs": f"{len(protocol):,}",
         "grid_core_hours": tables.number(tables.core_hours(protocol), 1),
         "runs": f"{len(every_run):,}",
@@ -419,5 +487,5 @@ def sections(runs, every_run, curves):
     for suffix, aggregates in (("", overall), ("_without_Ant_v4", without_ant)):
         for variant in ("kl_fixed", "kl_adaptive"):
             found[f"improvement_{variant}{suffix}"] = tables.estimate(aggregates[variant].improvement)
-    numbers = kl_numbers(main, curves) | coefficient_numbers(betas_overall) | mean_numbers(main)
+    numbers = kl_numbers(main, curves) | {"coefficients_above_clip": above_clip(betas_overall)}
     return found | numbers | contest_sections(every_run, curves)

@@ -15,8 +15,13 @@ from PIL import Image
 from betas.loop import parse
 
 README = ROOT / "README.md"
-OTHERS = ("CONTRIBUTING.md", "betas/README.md", "study/README.md", "study/v5/README.md")
-DOCUMENTS = [README, *(ROOT / name for name in OTHERS), *sorted((ROOT / "docs").glob("*.md"))]
+OTHERS = ("CONTRIBUTING.md", "betas/README.md", "study/v5/README.md")
+FOLDERS = [path for folder in ("docs", "study") for path in sorted((ROOT / folder).glob("*.md"))]
+DOCUMENTS = [README, *(ROOT / name for name in OTHERS), *FOLDERS]
+# What is said in other words: "switched off", "differs significantly", "step size (KL)".
+AVOIDED = r"silen(?:t|ce)\w*|can(?:not)? be told from"
+# Words of the protocol of one contest.
+PROTOCOL = r"finalists?|controls?|knobs?|distance"
 TRAINS = re.compile(
     r"^ *(?:\S*python )?"
     r"(betas/\w+\.py|ppo_\w+\.py|\./benchmark\.sh)(?= |$)",
@@ -79,6 +84,16 @@ def test_no_markup_is_left_in_the_text(path):
     assert re.findall(r".*(?:`|\*\*|\]\(|^#+ |^\|).*", text, re.MULTILINE) == []
 
 
+@pytest.mark.parametrize("path", [*DOCUMENTS, ROOT / "study" / "page.html"], ids=names)
+def test_words(path):
+    """In running text, not in code. A protocol may define words of its own; they stay there."""
+    of_protocol = names(path) in ("docs/protocol.md", "study/v5/README.md")
+    avoided = AVOIDED if of_protocol else f"{AVOIDED}|{PROTOCOL}"
+    text = path.read_text(encoding="utf-8")
+    text = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)|<style>.*?</style>|<[^>]*>", " ", text, flags=re.DOTALL)
+    assert re.findall(rf"\b(?:{avoided})\b", text, re.IGNORECASE) == []
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=names)
 def test_quoted_commands_fit_the_page(path):
     """96 columns are what GitHub shows without a scroll bar. Patches of other people's code are as wide as that."""
@@ -117,6 +132,12 @@ def test_the_readme_is_one_screen():
     text = README.read_text(encoding="utf-8").partition("## Citation")[0]
     assert len(without_code(text)) <= 900
     assert len(without_code(text.partition("git clone")[0])) <= 250
+
+
+def test_the_coefficients_and_the_answer_are_told_in_500_words():
+    """The protocol and all that was found stand in a document of their own."""
+    text = (ROOT / "docs" / "betas.md").read_text(encoding="utf-8")
+    assert len(without_code(text)) <= 500
 
 
 def test_the_three_commands_of_the_readme_print_two_equal_hashes_and_another(tmp_path):

@@ -529,7 +529,7 @@ def test_more_tasks_make_a_picture_wider():
     tasks = [f"Task{number}-v0" for number in range(6)]
     returns = {(task, variant): {0: 100.0} for task in tasks for variant in ("clip", "spo")}
     runs = rows_of(returns, steps=20)
-    drawn = figures.small_multiples(runs, curves_of(runs), "learning_curves")
+    drawn = figures.small_multiples(runs, curves_of(runs))
     assert drawn.get_figwidth() == pytest.approx(6 * NARROWEST)
 
 

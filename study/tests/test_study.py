@@ -21,7 +21,7 @@ import scipy.stats
 import sections
 import varied
 from helpers import ROOT, environment
-from plot_helpers import panel, rows_of
+from plot_helpers import rows_of
 
 STUDY = ROOT / "study"
 STATISTIC = re.compile(r"\bp\s*[<>=≤≥]\s*[\d.]+|\[-?\d[\d.,]*, -?\d[\d.,]*\]")
@@ -313,7 +313,7 @@ def test_the_control_of_stage_3():
     over_control, itself = contest.with_control(runs, choice)
     assert over_control.improvement == (0, 0, 0)
     assert itself.improvement == (1, 1, 1)
-    drawn = panel(pictures.confirmation(runs, choice), "probability of improvement")
+    (drawn,) = pictures.chances(runs, choice).axes
     labels = ["soft\nover clip", "clip_eps 0.25\nover clip", "soft\nover clip_eps 0.25"]
     assert [label.get_text() for label in drawn.get_yticklabels()] == labels
     (comparison,) = contest.confirmed(runs, choice)

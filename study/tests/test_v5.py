@@ -5,8 +5,10 @@ import shutil
 import add
 import dataset
 import machine
+import numpy as np
 import pandas as pd
 import pytest
+import questions
 from helpers import ROOT, run_in_turn
 
 V5 = ROOT / "study" / "v5"
@@ -49,6 +51,41 @@ def test_the_data_are_whole_blocks_of_one_machine():
         assert ended.max() - ended.min() <= pd.Timedelta(days=1)
         forms = block[block["setting"].isin(("clip", "klip", "phi"))]
         assert forms["params_sha256"].nunique() == 1
+
+
+def runs_of(better):
+    """A run of every planned setting, with returns at random, but those of some settings far above."""
+    plan = pd.read_csv(V5 / "plan.csv")
+    returns = np.random.default_rng(0).normal(size=len(plan)) + 10 * plan["setting"].isin(better)
+    return plan.assign(final_return=returns, diverged=False)
+
+
+def answers_of(runs):
+    return [line.partition("** ")[2] for line in questions.answers(runs).splitlines()]
+
+
+def test_a_question_is_answered_when_all_its_runs_are_there():
+    runs = runs_of(["clip", "clip --clip-coef 0.25", "bpo"])
+    said = answers_of(runs)
+    assert [line.partition(":")[0] for line in said] == ["Yes", "Yes", "Not shown", "Not shown", "Yes"]
+    assert "is 0.000 [0.000, 0.000] (97.5 %)" in said[0] and "(95 %)" in said[2]
+    assert questions.returns_table(runs, {"clip": {"Ant-v4": "2 ± 1 (5)"}}).count("2 ± 1 (5)") == 1
+    without = runs[(runs["setting"] != "bpo") | (runs["seed"] != 107)]
+    said = answers_of(without)
+    assert [line.partition(":")[0] for line in said[:3]] == ["Yes", "Yes", "Not shown"]
+    assert said[3:] == ["Not answered yet: 5 of its runs are missing."] * 2
+    assert "|" not in questions.returns_table(without, {})
+
+
+def test_a_run_that_diverged_is_below_all_others():
+    runs = runs_of(["bpo"])
+    diverged = (runs["setting"] == "bpo") & (runs["seed"] < 108)
+    runs.loc[diverged, ["final_return", "diverged"]] = [np.nan, True]
+    question = questions.QUESTIONS[3]
+    assert questions.improvement(runs, question)[0] == pytest.approx(7 / 15)
+    both = diverged | (runs["setting"] == "clip")
+    runs.loc[both, "final_return"] = np.nan
+    assert questions.improvement(runs, question)[0] == pytest.approx((7 + 8 / 2) / 15)
 
 
 NAMES = {"a": ("ppo_clip_cartpole", "7"), "b": ("betas/bpo", "7"), "c": ("ppo_clip_cartpole", "8")}
