@@ -58,7 +58,7 @@ def drawings(runs, every_run, curves):
     own = own[~own["run"].str.startswith(paper.SCREENED)]
     points = varied.knob_points(runs, own)
     points = points[points["knob"].isin(paper.KNOBS)]
-    over_kl = varied.settings(runs, own)
+    over_kl = paper.main_runs(varied.settings(runs, own))
     over_kl = over_kl[over_kl["env_id"].isin(betas["env_id"])]
     first_stage = contest.first_stage(every_run)
     second_stage = contest.second_stage(every_run)
@@ -67,7 +67,6 @@ def drawings(runs, every_run, curves):
     yield "identity", partial(figures.identity, forms, curves), forms
     yield "partition", partial(pictures.partition, main, curves), main
     yield "final_returns", partial(figures.final_returns, main, reference=paper.REFERENCE), main
-    yield "aggregate", partial(figures.aggregate, main, reference=paper.REFERENCE), main
     yield "paper_curves", partial(pictures.paper_curves, main, curves), main
     yield "betas_final_returns", partial(figures.final_returns, betas, reference=paper.REFERENCE), betas
     yield "betas_aggregate", partial(figures.aggregate, betas, reference=paper.REFERENCE), betas
@@ -106,6 +105,7 @@ def documents(runs, every_run, curves):
     found = sections.sections(runs, every_run, curves, pd.read_csv(HERE / "data" / "speed.csv"))
     of_study = sections.returns_by_task(paper.main_runs(runs))
     found |= questions.sections(*v5(), of_study)
+    found["pairs_sb3"] = sections.equal_pairs(pd.read_csv(HERE / "elsewhere.csv"), "Stable-Baselines3")
     texts = {path: filled(path.read_text(encoding="utf-8"), found) for path in DOCUMENTS}
     contents = [f"- [{heading}](#{anchor(heading)})" for heading, _ in sections.HOW_TO_READ.values()]
     parts = ["# Tables\n\nWritten by `python study/make.py` from the data.\n", "\n".join(contents) + "\n"]

@@ -162,6 +162,13 @@ def returns_by_task(runs):
     return found
 
 
+def equal_pairs(elsewhere, trainer):
+    """Of how many pairs in elsewhere.csv, a trainer's own loss and klip's with one seed, the hashes are equal."""
+    hashes = elsewhere[elsewhere["trainer"] == trainer].pivot(index="seed", columns="loss", values="params_sha256")
+    hashes = hashes[["own", "klip"]].dropna()
+    return f"{(hashes['own'] == hashes['klip']).sum()} of {len(hashes)}"
+
+
 def newest_table(newest, of_pins):
     """Final returns of the clip with newer packages, and, from returns_by_task, with those of the study."""
     rows = [["task", "versions", "final return"]]
@@ -407,7 +414,7 @@ def split_table(runs):
 
 
 def minutes_table(runs):
-    """How long the runs of the protocol took, a row a task."""
+    """How long runs took, a row a task."""
     rows = [["task", "steps", "minutes (median)", "from", "to"]]
     for task, of_task in runs.groupby("env_id", observed=True):
         minutes = of_task["wall_time_s"] / 60
@@ -420,11 +427,10 @@ def speed_table(speed):
     """Of each measurement in speed.csv, one machine on one day, a line that says which, and a table of medians."""
     parts = []
     for (task, processor, date, versions), of_machine in speed.groupby(["env_id", "processor", "date", "versions"]):
-        medians = of_machine.groupby("program")[["step", "memory"]].median().sort_values("step")
-        rows = [["program", "µs a step", "times as fast as Stable-Baselines3", "peak MB"]]
-        for program, (step, memory) in medians.drop(BARE).iterrows():
-            ratio = tables.number(medians["step"][SB3] / step, 1)
-            rows.append([PROGRAMS[program], tables.number(step), ratio, tables.number(memory)])
+        medians = of_machine.groupby("program")["step"].median().sort_values()
+        rows = [["program", "µs a step", "times as fast as Stable-Baselines3"]]
+        for program, step in medians.drop(BARE).items():
+            rows.append([PROGRAMS[program], tables.number(step), tables.number(medians[SB3] / step, 1)])
         where = f"{task}, {processor}, {date}; {versions.replace('=', ' ')}. Medians of {of_machine['round'].nunique()}"
         parts += [f"{where} rounds:", tables.markdown(rows)]
     return "\n\n".join(parts)
@@ -474,7 +480,7 @@ def sections(runs, every_run, curves, speed):
         "differing": differing(beside_paper),
         "scalar_differing": differing(tables.tests_beside(scalar)),
         "split": split_table(scalar),
-        "minutes": minutes_table(protocol),
+        "minutes": minutes_table(every_run),
         "speed": speed_table(speed),
         "memory": tables.number(speed["memory"][speed["program"] == OURS].max()),
         "grid_runs": f"{len(protocol):,}",

@@ -148,8 +148,9 @@ def knobs(runs, points):
             draw_knob(ax, place)
             same = clip[(clip["env_id"] == task) & clip["seed"].isin(place["seed"])]
             if "clip" not in set(place["variant"]) and len(same):
-                look = {"color": STYLES["clip"]["color"], "linewidth": 3, "zorder": 1.8, "label": "clip, same seeds"}
-                reference = [ax.axhline(same["final_return"].mean(), **look)]
+                look = {"color": STYLES["clip"]["color"], "linewidth": 3, "zorder": 1.8}
+                label = "clip, ε = 0.2, same seeds"
+                reference = [ax.axhline(same["final_return"].mean(), label=label, **look)]
             counts = place.groupby(["variant", "value"], observed=True).size()
             separator = ", " if len(tasks) < 4 else "\n"
             ax.set_title(f"{task}{separator}{figures.plural(counts.min(), counts.max())}", fontsize=9.5)
