@@ -105,6 +105,8 @@ def documents(runs, every_run, curves):
     found = sections.sections(runs, every_run, curves, pd.read_csv(HERE / "data" / "speed.csv"))
     of_study = sections.returns_by_task(paper.main_runs(runs))
     found |= questions.sections(*v5(), of_study)
+    newest = compare.typed(dataset.load(HERE / "newest")[0], paper.TASKS)
+    found["newest"] = sections.newest_table(newest, of_study)
     found["pairs_sb3"] = sections.equal_pairs(pd.read_csv(HERE / "elsewhere.csv"), "Stable-Baselines3")
     texts = {path: filled(path.read_text(encoding="utf-8"), found) for path in DOCUMENTS}
     contents = [f"- [{heading}](#{anchor(heading)})" for heading, _ in sections.HOW_TO_READ.values()]
