@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,7 +30,10 @@ class Copy:
         (self.folder / "plots").mkdir(parents=True)
         (self.folder / "tools").mkdir()
         (self.folder / "betas").mkdir()
-        others = ("benchmark.sh", "requirements.txt", "tools/install.sh", "tools/sweep.py", "betas/loop.py")
+        # Without versions, so that none is called untried.
+        requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+        (self.folder / "requirements.txt").write_text(re.sub(r"==[\d.]+", "", requirements), encoding="utf-8")
+        others = ("benchmark.sh", "tools/install.sh", "tools/sweep.py", "betas/loop.py")
         for path in (*ROOT.glob("ppo_*.py"), *(ROOT / name for name in others)):
             shutil.copy(path, self.folder / path.relative_to(ROOT))
         self.program = self.folder / "benchmark.sh"

@@ -170,3 +170,8 @@ def definitions(path):
     docstring = tree.body[0]
     parts[""] = "".join(line for line in lines[docstring.end_lineno :] if line.strip())
     return parts
+
+
+def told(stderr):
+    """The lines of standard error, but for what MuJoCo 4 says of Gymnasium's models."""
+    return [line for line in stderr.splitlines() if line and not line.startswith("WARNING: compiler attr")]

@@ -336,14 +336,14 @@ def main(args, lines):
         if run.script in unusable:
             states[run] = State("failed", unusable[run.script])
     if args.mode in ("train", "slurm"):
-        if others := untried():
-            print(f"not tried with these versions, so the bits may be others: {', '.join(others)}", file=sys.stderr)
         for line in unusable.values():
             print(f"error: {line}", file=sys.stderr)
         for line in remarks(states, ("damaged", "differs")):
             print(line, file=sys.stderr)
         if all(run.script in unusable for run in runs):
             return 2
+        if others := untried():
+            print(f"not tried with these versions, so the bits may be others: {', '.join(others)}", file=sys.stderr)
         for line, (run, state) in zip(lines, states.items(), strict=True):
             if state.word in TO_TRAIN and run.name not in queued and run.script not in unusable:
                 print(line)
