@@ -172,6 +172,6 @@ def definitions(path):
     return parts
 
 
-def told(stderr):
+def complaints(stderr):
     """The lines of standard error, but for what MuJoCo 4 says of Gymnasium's models."""
     return [line for line in stderr.splitlines() if line and not line.startswith("WARNING: compiler attr")]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, SHORT, Run, environment, load, run_in_turn, told
+from helpers import ROOT, SHORT, Run, complaints, environment, load, run_in_turn
 
 import ppo_klip_cartpole
 import ppo_klip_continuous
@@ -475,7 +475,7 @@ def test_every_file_trains_with_its_defaults(tmp_path):
     steps = {name: 512 if name.endswith("cartpole") else 2048 for name in commands}
     runs = run_in_turn(tmp_path, {name: (*words, "--total-timesteps", steps[name]) for name, words in commands.items()})
     for name, run in runs.items():
-        assert told(run.stderr) == []
+        assert complaints(run.stderr) == []
         assert run.result["global_step"] == steps[name]
         assert {key: run.result["args"][key] for key in own(name.split()[0])} == own(name.split()[0])
     for kind in ("cartpole", "continuous"):

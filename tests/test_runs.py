@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import torch
 import wandb_file
-from helpers import FIELDS, ROOT, SHORT, Run, environment, load, run_all, run_in_turn, task, told
+from helpers import FIELDS, ROOT, SHORT, Run, complaints, environment, load, run_all, run_in_turn, task
 
 import ppo_clip_cartpole
 
@@ -297,7 +297,7 @@ def test_actions_far_from_the_policys_first_ones_are_named(tmp_path, monkeypatch
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_run_is_quiet(runs, name):
     """No warnings; on standard error nothing but W&B's own lines."""
-    lines = told(runs[name].stderr)
+    lines = complaints(runs[name].stderr)
     assert all(line.startswith("wandb:") for line in lines), runs[name].stderr
     assert "warning" not in "".join([runs[name].stdout, *lines]).lower()
     assert bool(lines) == (name in TRACKED)
