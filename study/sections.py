@@ -8,6 +8,7 @@ import compare
 import contest
 import estimates
 import numpy as np
+import pandas as pd
 import paper
 import tables
 import varied
@@ -21,6 +22,7 @@ PROGRAMS = {
     "rl-tools PPO": "rl-tools' PPO, in C++",
     "ppo_continuous_action.py": "CleanRL's `ppo_continuous_action.py`",
 }
+SCALAR = ["kl_fixed", "kl_adaptive"]
 ENOUGH_TASKS = 4  # to say of a coefficient whether it beats the clip
 # Heading of each table in tables.md, and how to read it.
 HOW_TO_READ = {
@@ -397,19 +399,21 @@ def above_clip(found):
     return f"{sum(low > 0.5 for _, low, _ in improvements)} of {len(improvements)}"
 
 
-def split_table(runs):
-    """The probability of improvement over the clip of the scalar penalties, on all tasks and on each family of them."""
+def split_table(runs, later_clip):
+    """The probability of improvement over the clip of the scalar penalties, on all tasks and on each family of them;
+    and of MuJoCo's tasks with later_clip, the clip's runs of the contest, as well."""
     discrete = runs["env_id"].isin(paper.DISCRETE)
+    orders = {name: runs[name].dtype for name in ("env_id", "variant")}
     families = {
         "all seven": runs,
         "the five of MuJoCo, with continuous actions": runs[~discrete],
+        "the same, with the clip's seeds 20 to 34, too": pd.concat([runs[~discrete], later_clip]).astype(orders),
         " and ".join(paper.DISCRETE): runs[discrete],
     }
-    variants = ["kl_fixed", "kl_adaptive"]
-    rows = [["tasks", *variants]]
+    rows = [["tasks", *SCALAR]]
     for name, of_family in families.items():
         found = tables.aggregates_of(of_family, reference=paper.REFERENCE)
-        rows.append([name, *(tables.estimate(found[variant].improvement) for variant in variants)])
+        rows.append([name, *(tables.estimate(found[variant].improvement) for variant in SCALAR)])
     return tables.markdown(rows)
 
 
@@ -447,6 +451,8 @@ def sections(runs, every_run, curves, speed):
     beside_paper = tables.tests_beside_reference(main, paper.REFERENCE)
     overall = tables.aggregates_of(scalar, reference=paper.REFERENCE)
     betas_overall = tables.aggregates_of(betas, reference=paper.REFERENCE)
+    later_clip = contest.second_stage(every_run)
+    later_clip = later_clip[later_clip["setting"] == contest.CLIP].assign(variant=scalar["variant"].iloc[0])
     protocol = paper.main_runs(runs)
     protocol = protocol[protocol["seed"].isin(paper.SEEDS)]
 
@@ -479,7 +485,7 @@ def sections(runs, every_run, curves, speed):
         "triples": f"{same.sum()} of {len(same)}",
         "differing": differing(beside_paper),
         "scalar_differing": differing(tables.tests_beside(scalar)),
-        "split": split_table(scalar),
+        "split": split_table(scalar, later_clip),
         "minutes": minutes_table(every_run),
         "speed": speed_table(speed),
         "memory": tables.number(speed["memory"][speed["program"] == OURS].max()),
@@ -489,9 +495,9 @@ def sections(runs, every_run, curves, speed):
         "core_hours": tables.number(tables.core_hours(every_run), 1),
     }
     # Ant-v4 is the only task on which both penalties differ from the clip.
-    without_ant = tables.aggregates_of(scalar[scalar["env_id"] != "Ant-v4"], reference=paper.REFERENCE)
-    for suffix, aggregates in (("", overall), ("_without_Ant_v4", without_ant)):
-        for variant in ("kl_fixed", "kl_adaptive"):
-            found[f"improvement_{variant}{suffix}"] = tables.estimate(aggregates[variant].improvement)
+    others = scalar[~scalar["env_id"].isin(["Ant-v4", *paper.DISCRETE])]
+    without_ant = tables.aggregates_of(others, reference=paper.REFERENCE)
+    for variant in SCALAR:
+        found[f"improvement_{variant}_without_Ant_v4"] = tables.estimate(without_ant[variant].improvement)
     numbers = kl_numbers(main, curves) | {"coefficients_above_clip": above_clip(betas_overall)}
     return found | numbers | contest_sections(every_run, curves)
