@@ -81,7 +81,7 @@ def returns_table(runs, of_v4):
     runs: of the v5 tasks; of_v4: {setting: {v4 task: text}} of the published study.
     """
     if any(missing(runs, question) for question in QUESTIONS):
-        return "The table of returns comes with the answers."
+        return "The table of returns of all settings, beside those of the v4 tasks,\ncomes with the answers."
     rows = [["setting", "", *(task.removesuffix("-v5") for task in TASKS)]]
     for setting in dict.fromkeys(runs["setting"]):
         of_setting = runs[runs["setting"] == setting]
