@@ -89,10 +89,10 @@ def filled(text, found):
     return re.sub(r"<!-- results: (\w+) -->.*?<!-- end -->", fill, text, flags=re.DOTALL)
 
 
-def v5():
-    """The runs of the v5 tasks so far, and how many there are to be."""
-    rows, _ = dataset.load(HERE / "v5")
-    return compare.typed(rows, questions.TASKS), len(pd.read_csv(HERE / "v5" / "plan.csv"))
+def load_v5():
+    """The rows of v5/runs.csv, the runs so far, how many there are to be, and the curves."""
+    rows, curves = dataset.load(HERE / "v5")
+    return rows, compare.typed(rows, questions.TASKS), len(pd.read_csv(HERE / "v5" / "plan.csv")), curves
 
 
 def anchor(heading):
@@ -100,11 +100,11 @@ def anchor(heading):
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def documents(runs, every_run, curves):
+def documents(runs, every_run, curves, v5_runs, v5_planned):
     """The text of each document that the data fill in, by path."""
     found = sections.sections(runs, every_run, curves, pd.read_csv(HERE / "data" / "speed.csv"))
     of_study = sections.returns_by_task(paper.main_runs(runs))
-    found |= questions.sections(*v5(), of_study)
+    found |= questions.sections(v5_runs, v5_planned, of_study)
     newest = compare.typed(dataset.load(HERE / "newest")[0], paper.TASKS)
     found["newest"] = sections.newest_table(newest, of_study)
     found["pairs_sb3"] = sections.equal_pairs(pd.read_csv(HERE / "elsewhere.csv"), "Stable-Baselines3")
@@ -154,7 +154,11 @@ def main(check: bool = False):
     every_drawing = list(drawings(runs, every_run, curves))
     sources = {name: dataset.sha256(rows, curves, shown["run"]) for name, _, shown in every_drawing}
     sources |= dict.fromkeys(THEORY)
-    texts = documents(runs, every_run, curves) | {HERE / "reference.csv": reference(runs)}
+    v5_rows, v5_runs, v5_planned, v5_curves = load_v5()
+    if questions.answered(v5_runs):
+        every_drawing.append(("v5_chances", partial(pictures.v5_chances, v5_runs), v5_runs))
+        sources["v5_chances"] = dataset.sha256(v5_rows, v5_curves, v5_runs["run"])
+    texts = documents(runs, every_run, curves, v5_runs, v5_planned) | {HERE / "reference.csv": reference(runs)}
     if check:
         names = differing(texts, sources)
         sys.exit(f"differs from the data: {', '.join(names)}; run python study/make.py" if names else 0)

@@ -1,12 +1,14 @@
 """The pictures that only the published study has; the others are those of plots/."""
 
 import textwrap
+from typing import NamedTuple
 
 import compare
 import contest
 import estimates
 import figures
 import paper
+import questions
 import tables
 import theory
 from compare import present
@@ -109,32 +111,63 @@ def in_a_row(setting):
     return two_lines(setting).replace("\n", " ")
 
 
-def chances(runs, choice):
-    """Probabilities of improvement in stage 2 of contest.py and beside stage 3's control: on all tasks, and on each."""
-    *over_control, control = contest.with_control(runs, choice)
-    comparisons = [*contest.confirmed(runs, choice), control, *over_control]
-    marks = dict(zip(contest.CONFIRMATION_TASKS, "os^vP", strict=True))
-    figure, ((ax,),) = panels(1, 1, 0.6 + 0.55 * len(comparisons))
-    for y, comparison in enumerate(comparisons):
-        variant = comparison.setting.split()[0]
-        figures.draw_interval(ax, y, variant, comparison.improvement, tables.estimate(comparison.improvement, 3))
-        for task, scores in comparison.scores.items():
-            chance = estimates.improvement(scores, comparison.clip_scores[task])
-            ax.plot(chance, y + 0.3, marks[task], color=style(variant)["color"], markersize=6)
-    labels = [f"{in_a_row(each.setting)}\nover {in_a_row(each.clip)}" for each in comparisons]
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.4, -0.8)
+class Chance(NamedTuple):
+    """A row of a picture of probabilities of improvement: over all tasks with its interval, and {task: that on it}."""
+
+    label: str
+    variant: str
+    improvement: tuple
+    by_task: dict
+
+
+def draw_chances(rows, caption, ends):
+    """Probabilities of improvement, a Chance a row: on all tasks as a bar, and below it on each. ends: of the axis."""
+    marks = dict(zip(rows[0].by_task, "os^vP", strict=True))
+    figure, ((ax,),) = panels(1, 1, 0.6 + 0.55 * len(rows))
+    for y, row in enumerate(rows):
+        figures.draw_interval(ax, y, row.variant, row.improvement, tables.estimate(row.improvement, 3))
+        for task, chance in row.by_task.items():
+            ax.plot(chance, y + 0.3, marks[task], color=style(row.variant)["color"], markersize=6)
+    ax.set_yticks(range(len(rows)), [row.label for row in rows])
+    ax.set_ylim(len(rows) - 0.4, -0.8)
     ax.axvline(0.5, color="0.4", linewidth=1, linestyle=":")
-    ax.set_xlim(0.15, 0.85)
+    ax.set_xlim(*ends)
     ax.set_xlabel("probability of improvement")
-    percent = 100 * contest.level(choice)
+    look = {"color": "0.4", "linestyle": "", "markersize": 6}
+    entries = [Line2D([], [], marker=mark, label=task.rpartition("-")[0], **look) for task, mark in marks.items()]
+    return finish(figure, caption, entries)
+
+
+def chances(runs, choice):
+    """Probabilities of improvement in stage 2 of contest.py and beside stage 3's control."""
+    *over_control, control = contest.with_control(runs, choice)
+    rows = []
+    for setting, clip, scores, clip_scores, improvement in [*contest.confirmed(runs, choice), control, *over_control]:
+        by_task = {task: estimates.improvement(scores[task], clip_scores[task]) for task in contest.CONFIRMATION_TASKS}
+        label = f"{in_a_row(setting)}\nover {in_a_row(clip)}"
+        rows.append(Chance(label, setting.split()[0], improvement, by_task))
     caption = (
         "The probability that a run returns more than a run of the clip that its row names, seeds 20 to 34. Diamonds "
-        f"and bars: over all five tasks, with {percent:g} % bootstrap intervals; below them each task."
+        f"and bars: over all five tasks, with {100 * contest.level(choice):g} % bootstrap intervals; below them each "
+        "task."
     )
-    look = {"color": "0.4", "linestyle": "", "markersize": 6}
-    entries = [Line2D([], [], marker=mark, label=task.removesuffix("-v4"), **look) for task, mark in marks.items()]
-    return finish(figure, caption, entries)
+    return draw_chances(rows, caption, (0.15, 0.85))
+
+
+def v5_chances(runs):
+    """The answers of study/v5/README.md."""
+    rows = []
+    for question in questions.QUESTIONS:
+        label = f"{question.setting}\nover {question.baseline}".replace(" --clip-coef", ", ε =")
+        variant = "clip_eps" if "--clip-coef" in question.setting else question.setting
+        by_task = questions.improvement_by_task(runs, question)
+        rows.append(Chance(label, variant, questions.improvement(runs, question), by_task))
+    caption = (
+        "The probability that a run returns more than a run of the clip that its row names; the penalties with seeds "
+        "100 to 104, the others 100 to 114. Diamonds and bars: over all five v5 tasks, with bootstrap intervals of "
+        "97.5 %, of 95 % for ε = 0.25; below them each task."
+    )
+    return draw_chances(rows, caption, (-0.15, 1.05))
 
 
 def confirmation(runs, choice):

@@ -44,17 +44,33 @@ def missing(runs, question):
     return 2 * len(TASKS) * len(question.seeds) - len(here)
 
 
+def answered(runs):
+    """Whether all runs of all questions are there."""
+    return not any(missing(runs, question) for question in QUESTIONS)
+
+
 def samples(runs, setting, seeds):
     """The scores of a setting, an array (seeds,) a task."""
     of_setting = runs[(runs["setting"] == setting) & runs["seed"].isin(seeds)]
     return [of_setting["score"][of_setting["env_id"] == task].to_numpy(float) for task in TASKS]
 
 
+def both_samples(runs, question):
+    """The scores of a question's setting and of its baseline, each an array (seeds,) a task."""
+    runs = ranked(runs)
+    return [samples(runs, setting, question.seeds) for setting in (question.setting, question.baseline)]
+
+
 def improvement(runs, question):
     """The probability of improvement of a question whose runs are all there, and both ends of its interval."""
-    runs = ranked(runs)
-    both = [each for name in question[1:3] for each in samples(runs, name, question.seeds)]
-    return estimates.interval(estimates.improvement, both, level=question.level)
+    scores, baseline = both_samples(runs, question)
+    return estimates.interval(estimates.improvement, [*scores, *baseline], level=question.level)
+
+
+def improvement_by_task(runs, question):
+    """{task: the probability of improvement on it}, of a question whose runs are all there."""
+    pairs = zip(TASKS, *both_samples(runs, question), strict=True)
+    return {task: float(estimates.improvement(scores, baseline)) for task, scores, baseline in pairs}
 
 
 def answer(runs, question):
@@ -75,13 +91,14 @@ def answers(runs):
     return "\n".join(f"- {answer(runs, question)}" for question in QUESTIONS)
 
 
-def returns_table(runs, of_v4):
-    """Final returns of every setting, and below them the same of the v4 tasks, once all questions are answered.
+def returns(runs, of_v4):
+    """The picture and final returns of every setting, and below them those of the v4 tasks, once all questions are
+    answered.
 
     runs: of the v5 tasks; of_v4: {setting: {v4 task: text}} of the published study.
     """
-    if any(missing(runs, question) for question in QUESTIONS):
-        return "The table of returns of all settings, beside those of the v4 tasks,\ncomes with the answers."
+    if not answered(runs):
+        return "A picture, and a table of returns of all settings beside those of the v4 tasks,\ncome with the answers."
     rows = [["setting", "", *(task.removesuffix("-v5") for task in TASKS)]]
     for setting in dict.fromkeys(runs["setting"]):
         of_setting = runs[runs["setting"] == setting]
@@ -89,7 +106,8 @@ def returns_table(runs, of_v4):
         rows.append([f"`{setting}`", "v5", *cells])
         if setting in of_v4:
             rows.append(["", "v4", *(of_v4[setting].get(task.replace("v5", "v4"), tables.DASH) for task in TASKS)])
-    return tables.markdown(rows, labels=2)
+    picture = "![The probabilities of improvement, on all tasks and on each](../pictures/v5_chances.png)"
+    return f"{picture}\n\n{tables.markdown(rows, labels=2)}"
 
 
 def sections(runs, planned, of_v4):
@@ -97,5 +115,5 @@ def sections(runs, planned, of_v4):
     return {
         "v5_progress": f"{len(runs)} of {planned} runs, {runs['diverged'].sum()} of them diverged",
         "v5_answers": answers(runs),
-        "v5_returns": returns_table(runs, of_v4),
+        "v5_returns": returns(runs, of_v4),
     }

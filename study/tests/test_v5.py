@@ -7,6 +7,7 @@ import dataset
 import machine
 import numpy as np
 import pandas as pd
+import pictures
 import pytest
 import questions
 from helpers import ROOT, run_in_turn
@@ -69,12 +70,22 @@ def test_a_question_is_answered_when_all_its_runs_are_there():
     said = answers_of(runs)
     assert [line.partition(":")[0] for line in said] == ["Yes", "Yes", "Not shown", "Not shown", "Yes"]
     assert "is 0.000 [0.000, 0.000] (97.5 %)" in said[0] and "(95 %)" in said[2]
-    assert questions.returns_table(runs, {"clip": {"Ant-v4": "2 ± 1 (5)"}}).count("2 ± 1 (5)") == 1
+    assert questions.returns(runs, {"clip": {"Ant-v4": "2 ± 1 (5)"}}).count("2 ± 1 (5)") == 1
     without = runs[(runs["setting"] != "bpo") | (runs["seed"] != 107)]
     said = answers_of(without)
     assert [line.partition(":")[0] for line in said[:3]] == ["Yes", "Yes", "Not shown"]
     assert said[3:] == ["Not answered yet: 5 of its runs are missing."] * 2
-    assert "|" not in questions.returns_table(without, {})
+    assert "|" not in questions.returns(without, {})
+
+
+def test_the_picture_has_the_questions_in_their_order():
+    (ax,) = pictures.v5_chances(runs_of(["clip --clip-coef 0.25", "bpo"])).axes
+    labels = [label.get_text().replace("\n", " ") for label in ax.get_yticklabels()]
+    assert labels[2:] == ["clip, ε = 0.25 over clip", "bpo over clip", "bpo over clip, ε = 0.3"]
+    overall = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "d"]
+    assert overall[2:] == [1, 1, 1] and max(overall[:2]) < 1
+    of_tasks = [line.get_xdata()[0] for line in ax.lines if line.get_marker() in "os^vP"]
+    assert np.reshape(of_tasks, (5, 5)).mean(1) == pytest.approx(overall)
 
 
 def test_a_run_that_diverged_is_below_all_others():
