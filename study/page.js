@@ -302,9 +302,8 @@ function fillFolders(select, label, task) {
 }
 
 function fillTasks(select) {
-  const has = (task) => data.lines.some((line) => line.task === task);
-  const chosen = ["Hopper-v4", ...data.tasks].find(has);
-  fill(select, data.tasks.map((task) => [task, has(task) ? task : `${task} (no run)`]), chosen);
+  const chosen = ["Hopper-v4", ...data.tasks].find((task) => data.tasks.includes(task));
+  fill(select, data.tasks.map((task) => [task, task]), chosen);
 }
 
 /** How many lines of a method there are, by name: "clip = klip = phi (5), clip (15)". */
@@ -421,7 +420,7 @@ function drawRuns() {
   });
   traces.push(...paperCurves(lines, methods, quantity), ...onTop);
   const none = lines.length ? [] : [{
-    text: "No run here", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { size: 18 },
+    text: "No run is chosen", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { size: 18 },
   }];
   draw("curves", traces, {
     xaxis: { title: { text: "environment steps" }, rangemode: "tozero" },
@@ -499,7 +498,7 @@ function showRuns() {
   const mean = element("seed").value === "all" ? "Thin: every run; thick: the mean over seeds. " : "";
   const paper = paperCurves(lines, checked(), element("quantity").value).length ? "Dotted: the paper's mean. " : "";
   const smooth = "Rolling means over a fiftieth of the run. ";
-  element("curves-note").textContent = lines.length ? mean + paper + smooth + curvesNote(all).join(" ") : "No run here.";
+  element("curves-note").textContent = lines.length ? mean + paper + smooth + curvesNote(all).join(" ") : "No run is chosen.";
   drawRuns();
 }
 
@@ -616,15 +615,15 @@ function drawReturns() {
   });
   const missing = data.methods.filter((method) => !lines.some((line) => line.name.split(" = ").includes(method)));
   const steps = unique(lines.map((line) => line.steps)).map((number) => numberText(number)).join(" and ");
-  const notes = lines.length ? [`${steps} steps.`] : ["No run of this task here."];
+  const notes = [`${steps} steps.`];
   const paper = Object.values(theirs).find((entry) => entry.steps);
-  if (lines.length && paper && !lines.some((line) => line.steps === paper.steps)) {
+  if (paper && !lines.some((line) => line.steps === paper.steps)) {
     notes.push(`The paper's runs have ${numberText(paper.steps)} steps, so its returns are not shown beside these.`);
   }
-  if (lines.length && !paper) {
+  if (!paper) {
     notes.push(folder === "" ? "The paper did not train this task." : "The paper did not train with these arguments.");
   }
-  if (missing.length && lines.length) notes.push(`No run: ${missing.join(", ")}.`);
+  if (missing.length) notes.push(`No run: ${missing.join(", ")}.`);
   element("returns-note").textContent = notes.join(" ");
   const longest = Math.max(0, ...names.map((name) => name.length));
   draw("returns", traces, {
@@ -670,7 +669,7 @@ function drawSettings() {
       marker: { size: 10, symbol: data.looks[method].symbol, color: methodColor(method) },
     };
   });
-  element("settings-note").textContent = lines.length ? "" : "No run of this task here.";
+  element("settings-note").textContent = lines.length ? "" : "No run of this task has a return and a KL.";
   draw("settings", traces, {
     xaxis: { type: "log", title: { text: "median KL of an iteration" }, exponentformat: "power" },
     yaxis: { title: { text: "final return" } },

@@ -70,14 +70,17 @@ def write(path, runs, curves):
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A page of a part of the study's runs, of one that diverged, and of one whose script is not there."""
+    """A page of a part of the study's runs, of two that diverged, and of one whose script is not there."""
     runs, curves = dataset.load(ROOT / "study" / "data")
     kept = runs[runs["variant"].isin(SHOWN) & runs["seed"].isin(["0", "1"]) & (runs["env_id"] == "Hopper-v4")]
     kept = kept[~kept["run"].str.contains("/") | kept["run"].str.startswith("knobs/beta=3/")]
     curves = curves[curves["run"].isin(kept["run"])]
-    lost = run_row("Walker2d-v4", "kl_fixed", 3, final_return="", diverged_at="20480")
+    lost, alone = (
+        run_row(task, "kl_fixed", 3, final_return="", diverged_at="20480", command="", code="")
+        for task in ("Walker2d-v4", "Ant-v4")
+    )
     mine = run_row("Walker2d-v4", "<b>", 0, versions="<!--<script></script>", command="", code="")
-    added = pd.DataFrame([lost | {"command": "", "code": ""}, mine])
+    added = pd.DataFrame([lost, alone, mine])
     path = tmp_path_factory.mktemp("published") / "page.html"
     write(path, pd.concat([kept, added]), pd.concat([curves, some_curves(added)]))
     return path, kept
@@ -211,7 +214,7 @@ def test_runs_are_chosen(published, visit):
     assert "the paper's clip, mean of 5 seeds" in names
     boxes = tab.locator("#methods").text_content()
     assert "clip = klip = phi (2)" in boxes
-    assert "kl_adaptive (no run)" in boxes
+    assert "kl_adaptive" not in boxes  # nobody trained it
 
     tab.locator("#methods input[value=clip]").focus()
     tab.keyboard.press("Space")
@@ -253,8 +256,10 @@ def test_diverged_and_missing_runs_are_shown_as_such(published, visit):
     tab.locator("#task-returns").select_option("Walker2d-v4")
     assert "1 of 1 diverged" in tab.locator("#returns").text_content()
     assert "its returns are not shown beside these" in tab.locator("#returns-note").text_content()
-    tab.locator("#task").select_option("Ant-v4")
-    assert "No run here" in tab.locator("#curves").text_content()
+    assert "clip (no run)" in tab.locator("#methods").text_content()
+    for method in ("kl_fixed", "<b>"):
+        tab.locator(f"#methods input[value='{method}']").uncheck()
+    assert "No run is chosen" in tab.locator("#curves").text_content()
 
 
 def test_final_returns_stand_beside_the_papers(published, visit):
@@ -282,8 +287,9 @@ def test_settings_stand_over_the_kl(published, visit):
         (mean,) = (y for (name, _, seeds), y in points.items() if (name, seeds) == (setting, 2))
         assert mean == pytest.approx(of_setting.mean())
     assert not tab.locator("#answer").is_visible()  # no setting has its runs of stage 1
-    tab.locator("#task-settings").select_option("Ant-v4")
-    assert tab.locator("#settings-note").text_content() == "No run of this task here."
+    assert tab.locator("#task-settings option").all_text_contents() == ["Hopper-v4", "Walker2d-v4", "Ant-v4"]
+    tab.locator("#task-settings").select_option("Ant-v4")  # its only run diverged
+    assert tab.locator("#settings-note").text_content() == "No run of this task has a return and a KL."
 
 
 def test_it_fits_a_narrow_screen_and_follows_the_systems_colours(published, visit):
