@@ -101,7 +101,7 @@ def test_the_edges_of_the_band_belong_to_it(script, eps):
 
 
 @pytest.mark.parametrize("script", SURROGATES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(samples)
 @example([(EDGES[0.2][0], -1.0), (EDGES[0.2][1], 1.0), (0.0, 0.0), (-650.0, 1e6), (650.0, -1e6), (1e-300, 2e-300)])
 @example(EDGE_CASES)
@@ -122,7 +122,7 @@ def test_float32_log_ratios_are_no_ties_in_float64(edge):
 
 
 @pytest.mark.parametrize("script", OTHERS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(samples)
 def test_objective_is_theorem_2(script, pairs):
     """min(w Â, clip(w) Â), written out; w Â - Φ is equal in exact arithmetic, here up to rounding."""
