@@ -107,7 +107,9 @@ def documents(runs, every_run, curves, v5_runs, v5_planned):
     found |= questions.sections(v5_runs, v5_planned, of_study)
     newest = compare.typed(dataset.load(HERE / "newest")[0], paper.TASKS)
     found["newest"] = sections.newest_table(newest, of_study)
-    found["pairs_sb3"] = sections.equal_pairs(pd.read_csv(HERE / "elsewhere.csv"), "Stable-Baselines3")
+    elsewhere = pd.read_csv(HERE / "elsewhere.csv")
+    found["pairs_sb3"] = sections.equal_pairs(elsewhere, "Stable-Baselines3")
+    found["pairs_cleanrl"] = sections.equal_pairs(elsewhere, "CleanRL")
     texts = {path: filled(path.read_text(encoding="utf-8"), found) for path in DOCUMENTS}
     contents = [f"- [{heading}](#{anchor(heading)})" for heading, _ in sections.HOW_TO_READ.values()]
     parts = ["# Tables\n\nWritten by `python study/make.py` from the data.\n", "\n".join(contents) + "\n"]
